@@ -16,6 +16,8 @@ export interface RunOptions {
   cwd?: string;
   /** Added to the environment of this process; messages are always asked for in English. */
   env?: Readonly<Record<string, string>>;
+  /** Given to the program as its standard input; it is empty otherwise. */
+  input?: string;
 }
 
 const outputLimitBytes = 64 * 2 ** 20;
@@ -33,7 +35,7 @@ export function runProgram(
 ): Promise<ProgramResult> {
   const timeoutMs = options.timeoutMs ?? 10_000;
   return new Promise((resolve, reject) => {
-    execFile(
+    const child = execFile(
       path,
       [...argv],
       {
@@ -60,6 +62,9 @@ export function runProgram(
         reject(error);
       },
     );
+    // A program that ends without reading its input is judged by its exit code, not by the broken pipe.
+    child.stdin?.on('error', () => {});
+    child.stdin?.end(options.input ?? '');
   });
 }
 
