@@ -54,8 +54,8 @@ function parseMapping(line: string): Mapping | undefined {
   };
 }
 
-/** Undoes the kernel's `\012` (maps) and `\040` (mountinfo) escapes. */
-export function unescapeOctal(text: string): string {
+/** The kernel writes a line break in a name as `\012`. */
+function unescapeOctal(text: string): string {
   if (!text.includes('\\')) return text;
   return text.replace(/\\([0-3][0-7]{2})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)));
 }

@@ -3,7 +3,6 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readlinkSync } from 'node:fs';
 import { test } from 'node:test';
-import { parseMountInfo, readMountInfo } from './mountinfo.ts';
 import {
   identityOf,
   isAlive,
@@ -100,7 +99,7 @@ test('this process and its child as /proc shows them', async () => {
   ]) {
     assert.equal(read(pid), undefined, read.name);
   }
-  for (const read of [readDescriptors, readNamespaces, readMountInfo, readChildren, readCommandLine]) {
+  for (const read of [readDescriptors, readNamespaces, readChildren, readCommandLine]) {
     assert.equal(read(pid), undefined, read.name);
   }
   assert.deepEqual(readTree(pid), []);
@@ -124,20 +123,6 @@ test('maps: names with spaces, unlinked files, anonymous memory', () => {
   assert.ok(gone?.deleted && gone.shared);
   assert.equal(anonymous?.path, '');
   assert.equal(anonymous?.end, 0x7ffc00021000n);
-});
-
-test('mountinfo: optional fields, escaped spaces', () => {
-  const [entry, plain] = parseMountInfo(
-    '36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue\n' +
-      '37 36 0:5 / /dev rw - devtmpfs none rw\n',
-  );
-  assert.equal(entry?.mountPoint, '/mnt 2');
-  assert.equal(entry?.root, '/mnt1');
-  assert.deepEqual(entry?.propagation, ['master:1', 'shared:2']);
-  assert.deepEqual([entry?.type, entry?.source], ['ext3', '/dev/root']);
-  assert.deepEqual(plain?.propagation, []);
-  assert.equal(plain?.type, 'devtmpfs');
-  assert.ok(readMountInfo('self')?.some((mount) => mount.mountPoint === '/proc'));
 });
 
 test('fdinfo: position, octal flags, locks, fields of a kind', () => {
