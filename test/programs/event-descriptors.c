@@ -1,0 +1,109 @@
+/* R07: eventfd, epoll (nested, edge-triggered, one-shot), signalfd, timerfd, inotify, pidfd keep their state. */
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include "probe.h"
+
+static void add(int epoll, int fd, uint32_t events, uint64_t data) {
+  struct epoll_event event = {.events = events, .data.u64 = data};
+  MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+}
+
+static int wait_events(int epoll, struct epoll_event *events) { return MUST(epoll_wait(epoll, events, 8, 0)); }
+
+int main(void) {
+  uint64_t value;
+  struct epoll_event events[8];
+  int counter = MUST(eventfd(41, EFD_NONBLOCK)), semaphore = MUST(eventfd(3, EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC));
+  value = 1;
+  MUST(write(counter, &value, 8));
+  int pipes[2];
+  MUST(pipe(pipes));
+  int epoll = MUST(epoll_create1(EPOLL_CLOEXEC)), outer = MUST(epoll_create1(0));
+  add(epoll, counter, EPOLLIN, 0x1122334455667788);
+  add(epoll, pipes[0], EPOLLIN | EPOLLET, 2);
+  add(epoll, pipes[1], EPOLLOUT | EPOLLONESHOT, 3);
+  add(outer, epoll, EPOLLIN, 4);
+  MUST(wait_events(epoll, events)); /* uses up the one-shot */
+  sigset_t mask;
+  sigemptyset(&mask);
+  sigaddset(&mask, SIGUSR1);
+  sigaddset(&mask, SIGRTMIN + 3);
+  MUST(sigprocmask(SIG_BLOCK, &mask, NULL));
+  int signals = MUST(signalfd(-1, &mask, SFD_NONBLOCK));
+  MUST(sigqueue(getpid(), SIGRTMIN + 3, (union sigval){.sival_int = 12345}));
+  /* Fires after 0.4 s, then every hour: one expiry at the latest when it is read. */
+  int timer = MUST(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK));
+  struct itimerspec times = {.it_value = {0, 400000000}, .it_interval = {3600, 0}}, left;
+  MUST(timerfd_settime(timer, 0, &times, NULL));
+  int distant = MUST(timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK));
+  struct itimerspec far = {.it_value = {1000, 0}, .it_interval = {7, 5}};
+  MUST(timerfd_settime(distant, 0, &far, NULL));
+  int ticked = MUST(timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK));
+  struct itimerspec soon = {.it_value = {0, 1000}};
+  MUST(timerfd_settime(ticked, 0, &soon, NULL));
+  probe_pause(5);
+  char directory[] = "/tmp/inotify-XXXXXX", path[64];
+  if (!mkdtemp(directory)) probe_die("mkdtemp");
+  int notify = MUST(inotify_init1(IN_NONBLOCK));
+  int watch = MUST(inotify_add_watch(notify, directory, IN_CREATE | IN_DELETE));
+  pid_t child = MUST(fork());
+  if (child == 0) {
+    probe_wait_quietly();
+    probe_pause(300);
+    _exit(9);
+  }
+  int pidfd = syscall(SYS_pidfd_open, child, 0);
+  int64_t started = probe_nanoseconds(CLOCK_MONOTONIC);
+
+  probe_wait();
+
+  if (probe_broken()) MUST(read(counter, &value, 8));
+  CHECK(wait_events(outer, events) == 1 && events[0].data.u64 == 4, "the outer epoll does not see the inner one");
+  int count = wait_events(epoll, events);
+  CHECK(count == 1 && events[0].data.u64 == 0x1122334455667788, "epoll: %d events, data %lx", count, (long)events[0].data.u64);
+  MUST(write(pipes[1], "x", 1));
+  count = wait_events(epoll, events);
+  CHECK(count == 2, "epoll: %d events after a write to the pipe", count);
+  count = wait_events(epoll, events);
+  CHECK(count == 1, "epoll: the edge-triggered event came twice");
+  CHECK(read(counter, &value, 8) == 8 && value == 42, "the eventfd holds %ld", (long)value);
+  for (int i = 0; i < 3; i++) CHECK(read(semaphore, &value, 8) == 8 && value == 1, "eventfd semaphore, read %d", i);
+  CHECK(read(semaphore, &value, 8) < 0 && errno == EAGAIN, "the eventfd semaphore is not empty");
+  CHECK(fcntl(semaphore, F_GETFD) == FD_CLOEXEC && fcntl(counter, F_GETFD) == 0, "close-on-exec of the eventfds");
+  struct signalfd_siginfo info;
+  CHECK(read(signals, &info, sizeof info) == sizeof info && info.ssi_signo == (uint32_t)SIGRTMIN + 3 && info.ssi_int == 12345,
+        "signalfd: queued signal lost");
+  MUST(kill(getpid(), SIGUSR1));
+  CHECK(read(signals, &info, sizeof info) == sizeof info && info.ssi_signo == SIGUSR1, "signalfd: new signal not seen");
+  while (probe_nanoseconds(CLOCK_MONOTONIC) - started < 500000000) probe_pause(10);
+  CHECK(read(timer, &value, 8) == 8 && value == 1, "timerfd: %ld expirations", (long)value);
+  MUST(timerfd_gettime(timer, &left));
+  CHECK(left.it_interval.tv_sec == 3600 && left.it_value.tv_sec > 3300, "timerfd: interval %ld, left %ld", (long)left.it_interval.tv_sec,
+        (long)left.it_value.tv_sec);
+  MUST(timerfd_gettime(distant, &left));
+  int64_t passed = (probe_nanoseconds(CLOCK_MONOTONIC) - started) / 1000000000;
+  CHECK(llabs(1000 - passed - left.it_value.tv_sec) <= 2, "boottime timerfd: %ld s left after %ld s", (long)left.it_value.tv_sec, (long)passed);
+  CHECK(left.it_interval.tv_sec == 7 && left.it_interval.tv_nsec == 5, "boottime timerfd: interval");
+  CHECK(read(ticked, &value, 8) == 8 && value == 1, "the expired timerfd has lost its expiration");
+  snprintf(path, sizeof path, "%s/new", directory);
+  close(MUST(open(path, O_CREAT | O_WRONLY, 0600)));
+  MUST(unlink(path));
+  char buffer[4096];
+  ssize_t length = read(notify, buffer, sizeof buffer);
+  struct inotify_event *event = (void *)buffer;
+  CHECK(length > 0 && event->wd == watch && event->mask == IN_CREATE && !strcmp(event->name, "new"), "inotify: no event for a new file");
+  if (length > 0) {
+    event = (void *)(buffer + sizeof *event + event->len);
+    CHECK(event->wd == watch && event->mask == IN_DELETE, "inotify: event 0x%x instead of a deletion", event->mask);
+  }
+  if (pidfd >= 0) {
+    siginfo_t dead;
+    CHECK(waitid(P_PIDFD, pidfd, &dead, WEXITED) == 0 && dead.si_pid == child && dead.si_status == 9, "the pidfd has lost its child");
+  }
+  MUST(rmdir(directory));
+  return probe_result();
+}
