@@ -1,0 +1,188 @@
+import { unlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { CairnError } from '../errors.ts';
+import { close, POLLIN, PollSet, read, setPipeSize } from '../linux/libc.ts';
+import { acceptUnix, listenUnix } from '../linux/socket.ts';
+import { StreamerConnection, streamPipeBytes } from './streamer-connection.ts';
+
+/** Name of the socket in the image directory to which `criu dump --stream` connects. */
+export const captureSocketName = 'streamer-capture.sock';
+
+/** What happened; `stream` numbers the images of a dump from 0. */
+export type CaptureEvent =
+  | { kind: 'connected' }
+  | { kind: 'open'; stream: number; name: string }
+  /** More of an image; `bytes` is a view of a buffer that the next event reuses. */
+  | { kind: 'data'; stream: number; name: string; bytes: Uint8Array<SharedArrayBuffer> }
+  | { kind: 'end'; stream: number; name: string }
+  /** A watched descriptor can be read, or its other end is closed. It is reported until it is read or unwatched. */
+  | { kind: 'ready'; fd: number }
+  /** CRIU has closed its connection and every image; whether the dump succeeded its exit status tells. */
+  | { kind: 'finished' };
+
+interface Stream {
+  number: number;
+  name: string;
+  fd: number;
+}
+
+/**
+ * The image streamer of a dump (`criu dump --stream`): receives CRIU's images as they are written, without a file on the way.
+ *
+ * Synchronous, for a thread that does nothing else meanwhile. The protocol is that of CRIU's criu/img-streamer.c: for each
+ * image a name and then the read end of a pipe.
+ */
+export class StreamCapture implements Disposable {
+  readonly #path: string;
+  readonly #poll = new PollSet();
+  readonly #buffer = new Uint8Array(new SharedArrayBuffer(streamPipeBytes));
+  readonly #streams = new Map<number, Stream>();
+  readonly #watched = new Set<number>();
+  #listener: number | undefined;
+  #connection: StreamerConnection | undefined;
+  #count = 0;
+  #finished = false;
+
+  /** Binds the socket in `directory`; from now on CRIU can be started. Throws system errors. */
+  constructor(directory: string) {
+    this.#path = join(directory, captureSocketName);
+    this.#listener = listenUnix(this.#path);
+    this.#poll.set(this.#listener, POLLIN);
+  }
+
+  /** Reports when `fd` can be read (a status descriptor, an eventfd that interrupts). The caller keeps owning it. */
+  watch(fd: number): void {
+    this.#watched.add(fd);
+    this.#poll.set(fd, POLLIN);
+  }
+
+  unwatch(fd: number): void {
+    if (this.#watched.delete(fd)) this.#poll.delete(fd);
+  }
+
+  /** Images that have been opened and not ended. */
+  get openStreams(): number {
+    return this.#streams.size;
+  }
+
+  /**
+   * Waits until something happens, at most `timeoutMs` (-1: no limit), and yields it; yields nothing after the time or a
+   * signal. What the caller does not take is reported again next time.
+   *
+   * Throws `environment` `criu-protocol` if the peer does not speak as CRIU does.
+   */
+  *poll(timeoutMs: number): Generator<CaptureEvent, void, void> {
+    if (this.#finished) return;
+    for (const { fd } of this.#poll.wait(timeoutMs)) {
+      if (this.#watched.has(fd)) yield { kind: 'ready', fd };
+      else if (fd === this.#listener) yield* this.#accept(fd);
+      else if (fd === this.#connection?.fd) yield* this.#receive(this.#connection);
+      else {
+        const stream = this.#streams.get(fd);
+        if (stream !== undefined) yield* this.#readStream(stream);
+      }
+    }
+    if (this.#connection?.ended && this.#streams.size === 0 && !this.#finished) {
+      this.#finished = true;
+      yield { kind: 'finished' };
+    }
+  }
+
+  /**
+   * Yields what CRIU has already sent, until every image that it has opened has ended. For the moment when CRIU has said that
+   * all is written although its connection stays open. Throws `temporary` `criu-timeout` after `timeoutMs`.
+   */
+  *drain(timeoutMs: number): Generator<CaptureEvent, void, void> {
+    const deadline = performance.now() + timeoutMs;
+    for (;;) {
+      let quiet = true;
+      const wait = this.#streams.size === 0 ? 0 : Math.max(0, deadline - performance.now());
+      for (const event of this.poll(wait)) {
+        if (event.kind !== 'ready') quiet = false;
+        yield event;
+      }
+      if (this.#finished || (quiet && this.#streams.size === 0)) return;
+      if (performance.now() > deadline) {
+        const names = [...this.#streams.values()].map((stream) => stream.name).join(', ');
+        throw new CairnError(
+          'temporary',
+          'criu-timeout',
+          `Waited ${timeoutMs} ms for the end of CRIU's images ${names}.`,
+        );
+      }
+    }
+  }
+
+  *#accept(listener: number): Generator<CaptureEvent, void, void> {
+    const fd = acceptUnix(listener);
+    if (fd === undefined) return;
+    this.#connection = new StreamerConnection(fd);
+    this.#poll.set(fd, POLLIN);
+    // One dump has one connection; nobody else has business here.
+    this.#closeListener();
+    yield { kind: 'connected' };
+  }
+
+  *#receive(connection: StreamerConnection): Generator<CaptureEvent, void, void> {
+    connection.receive();
+    for (;;) {
+      const request = connection.nextRequest();
+      if (request === undefined) break;
+      const fd = connection.nextPipe();
+      if (fd === undefined) {
+        connection.putBack(request);
+        break;
+      }
+      const stream = { number: this.#count++, name: request, fd };
+      this.#streams.set(fd, stream);
+      this.#poll.set(fd, POLLIN);
+      setPipeSize(fd, streamPipeBytes);
+      yield { kind: 'open', stream: stream.number, name: stream.name };
+    }
+    if (connection.ended) {
+      this.#poll.delete(connection.fd);
+    }
+  }
+
+  *#readStream(stream: Stream): Generator<CaptureEvent, void, void> {
+    const length = read(stream.fd, this.#buffer);
+    if (length === undefined) return;
+    if (length > 0) {
+      const bytes = this.#buffer.subarray(0, length);
+      yield { kind: 'data', stream: stream.number, name: stream.name, bytes };
+      return;
+    }
+    this.#closeStream(stream);
+    yield { kind: 'end', stream: stream.number, name: stream.name };
+  }
+
+  #closeStream(stream: Stream): void {
+    this.#poll.delete(stream.fd);
+    this.#streams.delete(stream.fd);
+    close(stream.fd);
+  }
+
+  #closeListener(): void {
+    if (this.#listener === undefined) return;
+    this.#poll.delete(this.#listener);
+    close(this.#listener);
+    this.#listener = undefined;
+    try {
+      unlinkSync(this.#path);
+    } catch {
+      // The directory may be gone already.
+    }
+  }
+
+  /** Closes all sockets and pipes: a CRIU that is still dumping fails and lets the tasks run on. */
+  [Symbol.dispose](): void {
+    this.#closeListener();
+    for (const stream of [...this.#streams.values()]) this.#closeStream(stream);
+    if (this.#connection !== undefined) {
+      this.#poll.delete(this.#connection.fd);
+      this.#connection[Symbol.dispose]();
+      this.#connection = undefined;
+    }
+    this.#finished = true;
+  }
+}
