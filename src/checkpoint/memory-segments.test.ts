@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import { pageSize, planSegments, runFields, segmentPages, segmentRuns, windowSize } from './memory-segments.ts';
+import {
+  pageSize,
+  planSegments,
+  runFields,
+  segmentPages,
+  segmentRuns,
+  windowSize,
+} from './memory-segments.ts';
 
 /** Random ascending runs, given as gaps and lengths in pages. */
 const runs = fc.array(

@@ -222,3 +222,23 @@ function parseRights(control: Buffer, length: number): number[] {
 function keep<T>(value: T, ..._alive: unknown[]): T {
   return value;
 }
+
+/** Domain (AF_…), type (SOCK_…) and protocol of a socket. */
+export function socketKind(fd: number): { domain: number; type: number; protocol: number } {
+  const SO_TYPE = 3;
+  const SO_PROTOCOL = 38;
+  const SO_DOMAIN = 39;
+  return {
+    domain: socketOption(fd, SO_DOMAIN),
+    type: socketOption(fd, SO_TYPE),
+    protocol: socketOption(fd, SO_PROTOCOL),
+  };
+}
+
+function socketOption(fd: number, option: number): number {
+  const value = Buffer.alloc(4);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(4);
+  checked(libc().getsockopt(fd, 1, option, value, length), 'getsockopt');
+  return value.readInt32LE();
+}

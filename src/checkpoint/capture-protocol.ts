@@ -1,0 +1,97 @@
+import type { SealedPacks, WriterEnvironment } from '../store/chunk-writer.ts';
+import type { ScannedEntry } from './layer-scan.ts';
+import type { MemorySegments } from './memory-segments.ts';
+import type { PortableError } from './portable-error.ts';
+
+/** How new chunks are treated: kept in memory while the unit is frozen, or written at once while it runs. */
+export type CaptureMode = 'stage' | 'write';
+
+/** A stream of bytes in the store as it crosses between threads: small ones as they are, others as a packed chunk list. */
+export interface PortableStream {
+  size: number;
+  /** The bytes themselves, or `ChunkList.serialize()`. */
+  inline?: Uint8Array;
+  chunks?: Uint8Array;
+}
+
+/** What a worker can be asked. Requests of one worker are answered in turn. */
+export type CaptureRequest =
+  /** A snapshot begins: from now on this worker's chunks belong to it. */
+  | { op: 'begin'; environment: WriterEnvironment; stagingLimitBytes: number }
+  /** Allocates and touches staging memory, so that no page fault is paid while the unit is frozen. */
+  | { op: 'reserve'; bytes: number }
+  /** Which private anonymous pages a process has, cut into segments. */
+  | { op: 'plan-memory'; pid: number }
+  /** Reads segments of a process, taking turns with other workers through `next`. */
+  | { op: 'read-memory'; pid: number; segments: MemorySegments; next: SharedCounter; mode: CaptureMode }
+  /** Binds CRIU's image streamer socket in `directory`; answered when CRIU may start. */
+  | { op: 'listen'; directory: string; wakeFd: number }
+  /** Receives the images of a dump until all are complete and CRIU waits on its page socket. */
+  | { op: 'receive-images'; statusFd: number }
+  /** Closes the streamer's sockets. */
+  | { op: 'hang-up' }
+  | { op: 'scan-layer'; root: string }
+  /** Reads files below `root`, taking turns with other workers through `next`. */
+  | { op: 'read-files'; root: string; paths: readonly string[]; next: SharedCounter; mode: CaptureMode }
+  /** Compresses, encrypts, appends and syncs everything; the worker's part of the snapshot is complete. */
+  | { op: 'finish' }
+  /** Drops everything since `begin`. */
+  | { op: 'abort' };
+
+/** One Int32 in shared memory: the next piece of work. -1 (or below) stops everyone. */
+export type SharedCounter = Int32Array<SharedArrayBuffer>;
+
+/** Pages that were read by one worker, segment by segment. */
+export interface ReadMemory {
+  /** Five numbers for each segment: its index, first run, number of runs, first chunk, number of chunks. */
+  segments: Uint32Array<ArrayBuffer>;
+  /** `runFields` numbers for each run; all-zero pages of private anonymous memory are left out. */
+  runs: Float64Array<ArrayBuffer>;
+  /** Names and lengths of the chunks, as in `ChunkList`. */
+  ids: Uint8Array<ArrayBuffer>;
+  lengths: Uint32Array<ArrayBuffer>;
+}
+
+export interface ReadFile {
+  /** Index into `paths`. */
+  index: number;
+  /** When reading began, nanoseconds since 1970: a file whose ctime is that recent may have changed unseen. */
+  startedNs: string;
+  ino: number;
+  size: number;
+  mtimeNs: string;
+  ctimeNs: string;
+  content: PortableStream;
+}
+
+export interface ReceivedImage {
+  name: string;
+  content: PortableStream;
+}
+
+export interface CaptureAnswers {
+  begin: undefined;
+  reserve: undefined;
+  'plan-memory': MemorySegments | undefined;
+  'read-memory': ReadMemory;
+  listen: undefined;
+  'receive-images': ReceivedImage[];
+  'hang-up': undefined;
+  'scan-layer': ScannedEntry[];
+  'read-files': ReadFile[];
+  finish: SealedPacks;
+  abort: undefined;
+}
+
+/** What a worker tells before its answer. */
+export type CaptureEvent =
+  /** The first image of a process has arrived: the tree is frozen. `atMs` is performance.timeOrigin + performance.now(). */
+  | { kind: 'frozen'; atMs: number }
+  /** The page map of a process (by its PID inside the unit) is complete. */
+  | { kind: 'pagemap'; pid: number; pagesId: number; segments: MemorySegments }
+  | { kind: 'progress'; bytes: number };
+
+export type CaptureReply =
+  | { id: number; kind: 'event'; event: CaptureEvent }
+  | { id: number; kind: 'value'; value: unknown }
+  | { id: number; kind: 'error'; error: PortableError };

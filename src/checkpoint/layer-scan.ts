@@ -1,0 +1,150 @@
+import {
+  closeSync,
+  constants,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  type BigIntStats,
+  type Dirent,
+} from 'node:fs';
+import { systemCode } from '../errors.ts';
+import { deviceParts, getAttribute, listAttributes } from '../linux/file.ts';
+import type { LayerEntry } from '../store/manifest.ts';
+
+/** A file system entry found by a scan; regular files have no content yet. */
+export type ScannedEntry = Omit<LayerEntry, 'content'>;
+
+/**
+ * Attributes that overlayfs keeps for itself and that mean nothing for a copy of the layer: where a file was copied up from, and
+ * that a directory holds such files. Whiteouts, opaque directories and redirects do matter.
+ */
+const overlayOnly = new Set(['origin', 'impure', 'nlink', 'upper', 'protattr', 'uuid']);
+
+/**
+ * Lists everything below a directory, parents before children, in a stable order.
+ *
+ * Names are bytes to the kernel: paths are given as latin1 strings, one character for each byte. A file that vanishes
+ * while the scan runs is left out.
+ */
+export function scanLayer(root: string): ScannedEntry[] {
+  const found: ScannedEntry[] = [];
+  const firstPath = new Map<string, string>();
+  const base = Buffer.from(root, 'utf8').toString('latin1');
+  walk('');
+  return found;
+
+  function walk(directory: string): void {
+    let children: Dirent<Buffer>[];
+    try {
+      children = readdirSync(bytesOfPath(join(base, directory)), { encoding: 'buffer', withFileTypes: true });
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT') return;
+      throw error;
+    }
+    const names = children.map((child) => child.name.toString('latin1')).sort();
+    for (const name of names) {
+      const path = directory === '' ? name : `${directory}/${name}`;
+      const entry = describe(path);
+      if (entry === undefined) continue;
+      found.push(entry);
+      if (entry.type === 'directory') walk(path);
+    }
+  }
+
+  function describe(path: string): ScannedEntry | undefined {
+    const full = join(base, path);
+    let stat: BigIntStats;
+    try {
+      stat = lstatSync(bytesOfPath(full), { bigint: true });
+      const entry = common(path, stat);
+      if (stat.nlink > 1n && entry.type !== 'directory') {
+        const key = `${stat.dev}:${stat.ino}`;
+        const first = firstPath.get(key);
+        if (first !== undefined) return { ...entry, type: 'hardlink', target: first };
+        firstPath.set(key, path);
+      }
+      if (entry.type === 'symlink')
+        entry.target = readlinkSync(bytesOfPath(full), { encoding: 'buffer' }).toString('latin1');
+      const attributes = attributesOf(full, entry.type);
+      if (attributes.length > 0) entry.xattrs = attributes;
+      return entry;
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT') return undefined;
+      throw error;
+    }
+  }
+}
+
+function join(base: string, path: string): string {
+  return path === '' ? base : `${base}/${path}`;
+}
+
+/** The bytes of a latin1 path, as the functions of node:fs take them. */
+export function bytesOfPath(path: string): Buffer {
+  return Buffer.from(path, 'latin1');
+}
+
+function common(path: string, stat: BigIntStats): ScannedEntry {
+  const type = typeOf(stat);
+  const entry: ScannedEntry = {
+    path,
+    type,
+    mode: Number(stat.mode) & 0o7777,
+    uid: Number(stat.uid),
+    gid: Number(stat.gid),
+    mtimeNs: String(stat.mtimeNs),
+    ctimeNs: String(stat.ctimeNs),
+    ino: Number(stat.ino),
+    size: Number(stat.size),
+  };
+  if (type === 'char' || type === 'block') entry.rdev = Number(stat.rdev);
+  return entry;
+}
+
+function typeOf(stat: BigIntStats): ScannedEntry['type'] {
+  if (stat.isFile()) return 'file';
+  if (stat.isDirectory()) return 'directory';
+  if (stat.isSymbolicLink()) return 'symlink';
+  if (stat.isFIFO()) return 'fifo';
+  if (stat.isSocket()) return 'socket';
+  if (stat.isBlockDevice()) return 'block';
+  const { major, minor } = deviceParts(Number(stat.rdev));
+  return major === 0 && minor === 0 ? 'whiteout' : 'char';
+}
+
+function attributesOf(path: string, type: ScannedEntry['type']): { name: string; valueBase64: string }[] {
+  if (type === 'whiteout') return [];
+  return withTextPath(path, type, (usable) => {
+    const list: { name: string; valueBase64: string }[] = [];
+    for (const name of listAttributes(usable)) {
+      if (name.startsWith('system.')) continue;
+      const overlay = /^(?:trusted|user)\.overlay\.(.*)$/.exec(name);
+      if (overlay?.[1] !== undefined && overlayOnly.has(overlay[1])) continue;
+      const value = getAttribute(usable, name);
+      if (value !== undefined) list.push({ name, valueBase64: value.toString('base64') });
+    }
+    return list;
+  });
+}
+
+/**
+ * Calls `use` with a path that is valid UTF-8, which the C library's wrappers want: the path itself, or for names that are not,
+ * one through /proc/self/fd. Symbolic links with such names cannot be reached that way; `use` is not called for them.
+ */
+export function withTextPath<T extends unknown[] | void>(
+  path: string,
+  type: LayerEntry['type'],
+  use: (path: string) => T,
+): T {
+  const bytes = bytesOfPath(path);
+  const text = bytes.toString('utf8');
+  if (Buffer.from(text, 'utf8').equals(bytes)) return use(text);
+  if (type !== 'file' && type !== 'directory') return [] as unknown as T;
+  const fd = openSync(bytes, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  try {
+    return use(`/proc/self/fd/${fd}`);
+  } finally {
+    closeSync(fd);
+  }
+}
