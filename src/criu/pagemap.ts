@@ -157,6 +157,28 @@ export function encodePagemap(pagemap: Pagemap): Uint8Array<ArrayBuffer> {
   return out.slice(0, at);
 }
 
+/**
+ * The same runs for a restore that reads everything: lazy runs are present, so that all pages lie in the pages file, in this
+ * order. Runs that the dump left to a page server (lazy and not present) become whole.
+ */
+export function withLazyPages(runs: Float64Array<ArrayBufferLike>): Float64Array<ArrayBuffer> {
+  return mapFlags(runs, (flags) => ((flags & pageFlags.lazy) !== 0 ? flags | pageFlags.present : flags));
+}
+
+/** The same runs for a restore with a page server: lazy runs are not in the pages file. */
+export function withoutLazyPages(runs: Float64Array<ArrayBufferLike>): Float64Array<ArrayBuffer> {
+  return mapFlags(runs, (flags) => ((flags & pageFlags.lazy) !== 0 ? flags & ~pageFlags.present : flags));
+}
+
+function mapFlags(
+  runs: Float64Array<ArrayBufferLike>,
+  change: (flags: number) => number,
+): Float64Array<ArrayBuffer> {
+  const changed = Float64Array.from(runs);
+  for (let i = 2; i < changed.length; i += runFields) changed[i] = change(changed[i] as number);
+  return changed;
+}
+
 /** Bytes that the runs take in the pages file (those that are present). */
 export function presentBytes(runs: Float64Array<ArrayBufferLike>, pageSize: number): number {
   let pages = 0;

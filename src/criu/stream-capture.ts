@@ -125,23 +125,18 @@ export class StreamCapture implements Disposable {
 
   *#receive(connection: StreamerConnection): Generator<CaptureEvent, void, void> {
     connection.receive();
-    for (;;) {
-      const request = connection.nextRequest();
-      if (request === undefined) break;
-      const fd = connection.nextPipe();
-      if (fd === undefined) {
-        connection.putBack(request);
-        break;
+    for (let message = connection.next(); message !== undefined; message = connection.next()) {
+      if (message.kind === 'request') {
+        connection.awaitPipe(message.name);
+        continue;
       }
-      const stream = { number: this.#count++, name: request, fd };
-      this.#streams.set(fd, stream);
-      this.#poll.set(fd, POLLIN);
-      setPipeSize(fd, streamPipeBytes);
+      const stream = { number: this.#count++, name: message.name, fd: message.fd };
+      this.#streams.set(stream.fd, stream);
+      this.#poll.set(stream.fd, POLLIN);
+      setPipeSize(stream.fd, streamPipeBytes);
       yield { kind: 'open', stream: stream.number, name: stream.name };
     }
-    if (connection.ended) {
-      this.#poll.delete(connection.fd);
-    }
+    if (connection.ended) this.#poll.delete(connection.fd);
   }
 
   *#readStream(stream: Stream): Generator<CaptureEvent, void, void> {

@@ -110,36 +110,26 @@ export class StreamServe implements Disposable {
 
   *#receive(connection: StreamerConnection): Generator<ServeEvent, void, void> {
     connection.receive();
-    for (;;) {
-      const name = connection.nextRequest();
-      if (name === undefined) break;
-      const fd = connection.nextPipe();
-      if (fd !== undefined) {
-        yield* this.#open(name, fd);
+    for (let message = connection.next(); message !== undefined; message = connection.next()) {
+      const { name } = message;
+      if (message.kind === 'pipe') {
+        yield* this.#open(name, message.fd);
         continue;
       }
-      // The pipe comes only after the answer, so that a request without one has not been answered, unless it was put back.
-      if (this.#answered === name) {
-        connection.putBack(name);
-        break;
-      }
       const exists = this.#source.has(name);
-      sendMessage(connection.fd, Buffer.concat(encodeRecord(streamerReply(exists))));
-      if (exists) {
-        this.#answered = name;
-        connection.putBack(name);
-        break;
+      if (exists) connection.awaitPipe(name);
+      try {
+        sendMessage(connection.fd, Buffer.concat(encodeRecord(streamerReply(exists))));
+      } catch (error) {
+        // CRIU gave up while it waited; its end of the connection is read next.
+        if (systemCode(error) !== 'EPIPE') throw error;
       }
-      yield { kind: 'missing', name };
+      if (!exists) yield { kind: 'missing', name };
     }
     if (connection.ended) this.#poll.delete(connection.fd);
   }
 
-  /** The image whose pipe is awaited. */
-  #answered: string | undefined;
-
   *#open(name: string, fd: number): Generator<ServeEvent, void, void> {
-    this.#answered = undefined;
     // Our end has its own flags: CRIU's end of the pipe goes on blocking.
     setNonBlocking(fd, true);
     setPipeSize(fd, streamPipeBytes);
@@ -151,9 +141,9 @@ export class StreamServe implements Disposable {
     yield* this.#advance(stream);
   }
 
-  /** Writes until the pipe is full; then fills the buffer again while CRIU empties the pipe. */
+  /** Writes until the pipe is full, or others have waited long enough. */
   *#advance(stream: Stream): Generator<ServeEvent, void, void> {
-    for (;;) {
+    for (let rounds = 0; rounds < 8; rounds++) {
       if (stream.start === stream.end) {
         const length = this.#source.read(stream.name, stream.offset, stream.buffer);
         stream.start = 0;

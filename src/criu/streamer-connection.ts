@@ -1,4 +1,4 @@
-import { CairnError } from '../errors.ts';
+import { CairnError, systemCode } from '../errors.ts';
 import { close } from '../linux/libc.ts';
 import { receiveMessage } from '../linux/socket.ts';
 import { isImageName } from './image-file.ts';
@@ -11,18 +11,21 @@ export const streamPipeBytes = 1024 * 1024;
 /** Longest request: the name of an image is at most a path segment. */
 const longestRequest = 1024;
 
+/** What CRIU sent: a request for an image, or the pipe for the image that `awaitPipe` named (owned by the caller). */
+export type StreamerMessage = { kind: 'request'; name: string } | { kind: 'pipe'; name: string; fd: number };
+
 /**
  * CRIU's connection to an image streamer, parsed as a byte stream.
  *
- * CRIU sends `u32 length, img_streamer_request_entry` and then one byte that carries a pipe; one recvmsg may return both, or
- * only part of the first.
+ * CRIU sends `u32 length, img_streamer_request_entry` and then (on a restore, after the answer that the image exists) one
+ * byte that carries a pipe; one recvmsg may return both, or only part of the first.
  */
 export class StreamerConnection implements Disposable {
   readonly fd: number;
   readonly #received = Buffer.alloc(4096);
   readonly #descriptors: number[] = [];
   #pending = Buffer.alloc(0);
-  #request: string | undefined;
+  #awaited: string | undefined;
   /** The peer has closed its end. */
   ended = false;
 
@@ -38,7 +41,7 @@ export class StreamerConnection implements Disposable {
       received = receiveMessage(this.fd, this.#received, true);
     } catch (error) {
       // A CRIU that was killed may leave a reset instead of an end.
-      if ((error as NodeJS.ErrnoException).code !== 'ECONNRESET') throw error;
+      if (systemCode(error) !== 'ECONNRESET') throw error;
       received = { length: 0, descriptors: [] };
     }
     if (received === undefined) return;
@@ -50,13 +53,17 @@ export class StreamerConnection implements Disposable {
     this.#pending = Buffer.concat([this.#pending, this.#received.subarray(0, received.length)]);
   }
 
-  /** The name that is asked for, if one has arrived whole and none is put back. Throws `environment` `criu-protocol`. */
-  nextRequest(): string | undefined {
-    if (this.#request !== undefined) {
-      const request = this.#request;
-      this.#request = undefined;
-      return request;
-    }
+  /** The next message, if it has arrived whole. Throws `environment` `criu-protocol`. */
+  next(): StreamerMessage | undefined {
+    return this.#awaited === undefined ? this.#nextRequest() : this.#nextPipe(this.#awaited);
+  }
+
+  /** Says that the pipe for this image comes next. */
+  awaitPipe(name: string): void {
+    this.#awaited = name;
+  }
+
+  #nextRequest(): StreamerMessage | undefined {
     if (this.#pending.length < 4) return undefined;
     const length = this.#pending.readUInt32LE(0);
     if (length > longestRequest) throw protocolError(`a request of ${length} bytes`);
@@ -64,19 +71,16 @@ export class StreamerConnection implements Disposable {
     const name = decodeStreamerRequest(decodeMessage(this.#pending.subarray(4, 4 + length)));
     if (!isImageName(name)) throw protocolError(`the image name ${JSON.stringify(name)}`);
     this.#pending = this.#pending.subarray(4 + length);
-    return name;
+    return { kind: 'request', name };
   }
 
-  /** Keeps a request until its pipe has arrived. */
-  putBack(request: string): void {
-    this.#request = request;
-  }
-
-  /** The pipe that follows a request, if it has arrived; the caller owns it. */
-  nextPipe(): number | undefined {
-    if (this.#pending.length === 0 || this.#descriptors.length === 0) return undefined;
+  #nextPipe(name: string): StreamerMessage | undefined {
+    if (this.#pending.length === 0) return undefined;
+    const fd = this.#descriptors.shift();
+    if (fd === undefined) throw protocolError('a byte without the pipe that it should carry');
     this.#pending = this.#pending.subarray(1);
-    return this.#descriptors.shift();
+    this.#awaited = undefined;
+    return { kind: 'pipe', name, fd };
   }
 
   [Symbol.dispose](): void {
