@@ -31,11 +31,15 @@ export function capabilitiesOf(mask: bigint): CapabilityName[] {
   return capabilityNames.filter((_, bit) => (mask & (1n << BigInt(bit))) !== 0n);
 }
 
+/** The effective capabilities of this process, as a mask. */
+export function effectiveCapabilityMask(): bigint {
+  const mask = /^CapEff:\s*([0-9a-f]+)$/m.exec(readText('/proc/self/status') ?? '')?.[1];
+  return mask === undefined ? 0n : BigInt(`0x${mask}`);
+}
+
 /** Whether this process has a capability in its effective set. */
 export function hasCapability(name: CapabilityName): boolean {
-  const text = readText('/proc/self/status') ?? '';
-  const mask = /^CapEff:\s*([0-9a-f]+)$/m.exec(text)?.[1];
-  return mask !== undefined && capabilitiesOf(BigInt(`0x${mask}`)).includes(name);
+  return capabilitiesOf(effectiveCapabilityMask()).includes(name);
 }
 
 /** A line of /proc/self/mountinfo, as far as host checks need it. */
