@@ -1,0 +1,479 @@
+import { CairnError, messageOf } from '../errors.ts';
+import { CheckpointTimer } from './checkpoint-timer.ts';
+import type { OperationProgress, Trigger } from './events.ts';
+import { failureOf, isResting, type Job, type JobState } from './job.ts';
+import {
+  type CheckpointWish,
+  checkpointJob,
+  preflightJob,
+  requireRunning,
+  retainSnapshots,
+} from './job-checkpoint.ts';
+import type { JobRecord } from './job-record.ts';
+import { type RestartOutcome, type RestartWish, restartJob, runningError } from './job-restart.ts';
+import { decideFor, describeNext, policyOf } from './job-recovery.ts';
+import { OperationQueue } from './operation-queue.ts';
+import type { CheckpointOutcome, JobsPorts, JobUnit, JobUnitStatus, PreflightAnswer } from './ports.ts';
+import { endingOf, reconcile } from './reconcile.ts';
+import { decideRecovery, isCrash, type RecoveryDecision } from './recovery.ts';
+
+/** How long a unit may take to vanish after SIGKILL, in milliseconds. */
+const killDeadlineMs = 30_000;
+
+/** Who asks, and how they hear of it. */
+export interface OperationOptions {
+  onProgress?: (progress: OperationProgress) => void;
+  signal?: AbortSignal;
+}
+
+/** What the controller asks of all jobs together. */
+export interface ControllerOwner {
+  /** Snapshots were removed: their packs may be swept. */
+  sweepSoon(): void;
+  removed(id: string): void;
+}
+
+/** Everything that is done to one job: one operation at a time, the schedule of its checkpoints, and its recovery. */
+export class JobController<U extends JobUnit> {
+  readonly #ports: JobsPorts<U>;
+  readonly #record: JobRecord;
+  readonly #owner: ControllerOwner;
+  readonly #queue: OperationQueue;
+  #unit: U | undefined;
+  #watch: AbortController | undefined;
+  readonly #checkpointTimer: CheckpointTimer;
+  #retryTimer: Disposable | undefined;
+  #closed = false;
+
+  constructor(ports: JobsPorts<U>, record: JobRecord, owner: ControllerOwner) {
+    this.#ports = ports;
+    this.#record = record;
+    this.#owner = owner;
+    this.#queue = new OperationQueue(ports.clock);
+    this.#checkpointTimer = new CheckpointTimer(ports.clock, () => void this.#scheduledCheckpoint());
+  }
+
+  get job(): Job {
+    return this.#record.job;
+  }
+
+  get state(): JobState {
+    return this.#record.state;
+  }
+
+  /** The unit, if there is one. */
+  async unit(): Promise<U | undefined> {
+    this.#unit ??= await this.#ports.units.open(this.job.unit);
+    return this.#unit;
+  }
+
+  /** Starts the job from the beginning. On failure nothing of the unit remains. */
+  async start(signal?: AbortSignal): Promise<void> {
+    await this.#queue.run({ name: 'start', automatic: false }, { signal }, () => this.#start());
+  }
+
+  /** Takes a checkpoint; see `checkpointJob`. Waits for its turn no longer than the checkpoint itself may take. */
+  async checkpoint(wish: CheckpointWish, options: OperationOptions = {}): Promise<CheckpointOutcome> {
+    return this.#checkpoint(wish, 'user', options);
+  }
+
+  /** What a checkpoint would meet; see `preflightJob`. */
+  async preflight(options: OperationOptions = {}): Promise<PreflightAnswer> {
+    requireRunning(this.#record, 'checkpointed');
+    return this.#queue.run(
+      { name: 'preflight', automatic: false },
+      { signal: options.signal },
+      async (signal) => preflightJob(this.#ports, this.#record, await this.#liveUnit(), signal),
+    );
+  }
+
+  /** Brings the job back from a snapshot; see `restartJob`. */
+  async restart(wish: RestartWish, options: OperationOptions = {}): Promise<RestartOutcome<U>> {
+    // A recovery that waits, or is at work, gives way to the user's own restart; a job that lives is refused without waiting.
+    if (!isResting(this.state) && this.state.kind !== 'restarting') throw runningError(this.#record);
+    this.#queue.abortAutomatic(
+      new CairnError('temporary', 'aborted', 'The recovery gave way to a restart by the user.'),
+    );
+    return this.#queue.run({ name: 'restart', automatic: false }, { signal: options.signal }, (signal) =>
+      this.#restart(wish, 'user', options.onProgress ?? (() => {}), signal),
+    );
+  }
+
+  /** Freezes the processes of the job; they stay in memory. */
+  async suspend(): Promise<void> {
+    await this.#queue.run({ name: 'suspend', automatic: false }, {}, async () => {
+      if (this.state.kind === 'suspended') return;
+      requireRunning(this.#record, 'suspended');
+      const unit = await this.#liveUnit();
+      await this.#record.apply([{ kind: 'suspend' }]);
+      this.#plan();
+      try {
+        await unit.suspend();
+      } catch (error) {
+        await this.#record.apply([{ kind: 'resume' }]);
+        this.#plan();
+        throw error;
+      }
+    });
+  }
+
+  /** Lets a suspended job run on. */
+  async resume(): Promise<void> {
+    await this.#queue.run({ name: 'resume', automatic: false }, {}, async () => {
+      if (this.state.kind === 'running') return;
+      if (this.state.kind !== 'suspended') {
+        throw new CairnError(
+          'argument',
+          'job-not-suspended',
+          `The job ${this.job.name} is ${this.state.kind}: it cannot be resumed.`,
+          {
+            remedy: `Only suspended jobs can; to bring an ended one back, use "cairn restart ${this.job.name}".`,
+          },
+        );
+      }
+      const unit = await this.#liveUnit();
+      await unit.resume();
+      await this.#record.apply([{ kind: 'resume' }]);
+      this.#plan();
+    });
+  }
+
+  /** Ends the processes of the job: SIGTERM, and SIGKILL after the grace period. Does nothing to a job that has none. */
+  async stop(options: { graceMs: number }): Promise<void> {
+    this.#queue.abortAutomatic(new CairnError('temporary', 'aborted', 'The job is being stopped.'));
+    await this.#queue.run({ name: 'stop', automatic: false }, {}, () => this.#stop(options.graceMs));
+  }
+
+  /** Removes the job. `force` ends its processes first. Its snapshots remain unless `snapshots` is set. */
+  async remove(options: { force: boolean; snapshots: boolean }): Promise<void> {
+    if (!isResting(this.state) && !options.force) {
+      throw new CairnError(
+        'argument',
+        'job-running',
+        `The job ${this.job.name} is ${this.state.kind}: it cannot be removed.`,
+        {
+          remedy: `Stop it first, or use "cairn rm -f ${this.job.name}".`,
+        },
+      );
+    }
+    this.#queue.abortAll(new CairnError('temporary', 'aborted', 'The job is being removed.'));
+    await this.#queue.run({ name: 'removal', automatic: false }, {}, () => this.#remove(options.snapshots));
+  }
+
+  /** Makes state and unit agree after the daemon was away, and carries on. Nothing of the job is disturbed. */
+  async reconcile(): Promise<void> {
+    await this.#queue.run({ name: 'reconciliation', automatic: false }, {}, async () => {
+      await this.#reconcile();
+      this.#plan();
+    });
+  }
+
+  /** Stops looking after the job, which runs on. Waits for the running operation to end. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#forgetPlans();
+    this.#watch?.abort();
+    await this.#queue.close(
+      new CairnError('temporary', 'node-stopping', 'The node daemon is stopping; the job runs on.'),
+    );
+  }
+
+  async #start(): Promise<void> {
+    const spec = await this.#ports.specify(this.job);
+    await this.#record.apply([{ kind: 'start' }]);
+    let unit: U | undefined;
+    try {
+      unit = await this.#ports.units.prepare(spec);
+      await unit.start();
+    } catch (error) {
+      await this.#discard(unit);
+      await this.#record.apply([{ kind: 'start-failed', failure: failureOf(error) }]);
+      throw error;
+    }
+    this.#unit = unit;
+    await this.#record.apply([{ kind: 'started' }]);
+    this.#plan();
+  }
+
+  async #checkpoint(
+    wish: CheckpointWish,
+    trigger: Trigger,
+    options: OperationOptions,
+  ): Promise<CheckpointOutcome> {
+    requireLive(this.#record);
+    const automatic = trigger !== 'user';
+    const queueOptions = { signal: options.signal, waitMs: wish.timeoutMs ?? killDeadlineMs };
+    try {
+      return await this.#queue.run({ name: 'checkpoint', automatic }, queueOptions, async (signal) => {
+        const unit = await this.#liveUnit();
+        const onProgress = options.onProgress ?? (() => {});
+        return checkpointJob(this.#ports, this.#record, unit, wish, trigger, { onProgress, signal });
+      });
+    } finally {
+      this.#plan();
+      this.#retainSoon();
+    }
+  }
+
+  async #restart(
+    wish: RestartWish,
+    trigger: Trigger,
+    onProgress: (progress: OperationProgress) => void,
+    signal: AbortSignal,
+  ): Promise<RestartOutcome<U>> {
+    this.#forgetPlans();
+    this.#watch?.abort();
+    this.#unit = undefined;
+    try {
+      const outcome = await restartJob(this.#ports, this.#record, wish, trigger, { onProgress, signal });
+      this.#unit = outcome.unit;
+      return outcome;
+    } finally {
+      this.#plan();
+    }
+  }
+
+  async #stop(graceMs: number): Promise<void> {
+    this.#forgetPlans();
+    const { state } = this;
+    if (state.kind === 'crashed' && state.next !== undefined) {
+      await this.#record.apply([{ kind: 'give-up', reason: 'it was stopped by the user' }]);
+    }
+    if (isResting(state)) return;
+    if (state.kind !== 'stopping') await this.#record.apply([{ kind: 'stop' }]);
+    const unit = await this.unit();
+    if (unit !== undefined) {
+      const status = await unit.status();
+      // A frozen process cannot act on SIGTERM.
+      if (status.state === 'suspended') await unit.resume();
+      await unit.stop({ graceMs });
+    }
+    await this.#ended(await this.#waitEnd(unit));
+  }
+
+  async #remove(snapshots: boolean): Promise<void> {
+    this.#forgetPlans();
+    this.#watch?.abort();
+    if (this.state.kind !== 'removing') await this.#record.apply([{ kind: 'remove' }]);
+    await (await this.unit())?.remove();
+    if (snapshots) {
+      for (const { sequence } of await this.#ports.snapshots.snapshots(this.job.id)) {
+        await this.#ports.snapshots.removeSnapshot(this.job.id, sequence);
+        this.#record.tell({ kind: 'snapshot-removed', sequence, reason: 'its job was removed' });
+      }
+      this.#owner.sweepSoon();
+    }
+    await this.#record.delete();
+    this.#closed = true;
+    this.#owner.removed(this.job.id);
+  }
+
+  async #reconcile(): Promise<void> {
+    const unit = await this.unit();
+    const status = await unit?.status();
+    const { state } = this;
+    const published =
+      state.kind === 'checkpointing' &&
+      (await this.#ports.snapshots.snapshots(this.job.id)).some(
+        (header) => header.sequence === state.sequence && header.damaged === undefined,
+      );
+    const todo = reconcile({ job: this.job, unit: status, published }, (ending) =>
+      isCrash(policyOf(this.job).policy, ending),
+    );
+    switch (todo.kind) {
+      case 'act':
+      case 'resume-unit':
+      case 'clean-unit':
+        if (todo.kind === 'resume-unit') await unit?.resume();
+        if (todo.kind === 'clean-unit') await this.#discard(unit);
+        if (todo.actions.length > 0) await this.#record.apply(todo.actions);
+        break;
+      case 'stop':
+        await this.#stop(0);
+        break;
+      case 'remove':
+        await this.#remove(false);
+        return;
+      case 'adopt': {
+        const since = new Date(this.#ports.clock.now()).toISOString();
+        const kind = status?.state === 'suspended' ? 'suspended' : 'running';
+        await this.#record.adopt({ kind, since, startedAt: since });
+        break;
+      }
+      default:
+        todo satisfies never;
+    }
+    this.#record.tell({ kind: 'job-found', state: this.state });
+    // A crash whose recovery was not decided, or whose restart was interrupted.
+    const after = this.state;
+    if (after.kind === 'crashed' && after.gaveUp === undefined && after.next === undefined) {
+      await this.#carryOut(decideFor(this.job, after.ending, this.#ports.clock.now()), []);
+    }
+  }
+
+  /** Sets timers and watchers to what the state asks for; to be called after every change of the state. */
+  #plan(): void {
+    this.#forgetPlans();
+    if (this.#closed) return;
+    const { state } = this;
+    const alive = state.kind === 'running' || state.kind === 'suspended' || state.kind === 'checkpointing';
+    if (alive && (this.#watch === undefined || this.#watch.signal.aborted)) void this.#watchEnd();
+    if (state.kind === 'running') this.#checkpointTimer.plan(this.job, state);
+    if (state.kind === 'crashed' && state.next !== undefined) {
+      const inMs = Math.max(0, Date.parse(state.next.at) - this.#ports.clock.now());
+      this.#retryTimer = this.#ports.clock.after(inMs, () => void this.#recover());
+    }
+  }
+
+  async #scheduledCheckpoint(): Promise<void> {
+    const { current } = this.#queue;
+    if (current !== undefined) {
+      this.#record.tell({ kind: 'checkpoint-skipped', reason: `the job is busy with a ${current.name}` });
+      this.#plan();
+      return;
+    }
+    // A failure has been told as an event and noted in the job; the next time is already planned.
+    await this.#checkpoint({ then: 'continue' }, 'schedule', {}).catch(() => {});
+  }
+
+  #retainSoon(): void {
+    void this.#queue
+      .run({ name: 'removal of old snapshots', automatic: true }, {}, () =>
+        retainSnapshots(this.#ports, this.#record),
+      )
+      .then(
+        (removed) => removed > 0 && this.#owner.sweepSoon(),
+        (error: unknown) => this.#closed || this.#warn('removing old snapshots failed', error),
+      );
+  }
+
+  async #watchEnd(): Promise<void> {
+    const watch = new AbortController();
+    this.#watch = watch;
+    try {
+      await (await this.unit())?.waitExit(watch.signal);
+    } catch (error) {
+      if (watch.signal.aborted) return;
+      this.#warn('waiting for its end failed', error);
+    }
+    if (watch.signal.aborted) return;
+    watch.abort();
+    await this.#queue
+      .run({ name: 'handling of its end', automatic: false }, {}, async () => {
+        const alive = this.state.kind === 'running' || this.state.kind === 'suspended';
+        if (alive) await this.#ended(await (await this.unit())?.status());
+      })
+      .catch((error: unknown) => this.#closed || this.#warn('noting its end failed', error));
+  }
+
+  async #ended(status: JobUnitStatus | undefined): Promise<void> {
+    this.#watch?.abort();
+    const ending = endingOf(status);
+    if (this.state.kind === 'stopping') {
+      await this.#record.apply([{ kind: 'ended', ending, crash: false }]);
+    } else {
+      const decision = decideFor(this.job, ending, this.#ports.clock.now());
+      const crash = decision.kind !== 'finished' || isCrash(policyOf(this.job).policy, ending);
+      await this.#carryOut(decision, [{ kind: 'ended', ending, crash }]);
+    }
+    this.#plan();
+  }
+
+  async #carryOut(decision: RecoveryDecision, before: Parameters<JobRecord['apply']>[0]): Promise<void> {
+    switch (decision.kind) {
+      case 'finished':
+        if (before.length > 0) await this.#record.apply(before);
+        return;
+      case 'give-up':
+        await this.#record.apply([...before, { kind: 'give-up', reason: decision.reason }]);
+        this.#record.tell({ kind: 'recovery-ended', reason: decision.reason });
+        return;
+      case 'restart':
+      case 'start-over': {
+        const next = describeNext(decision, this.#ports.clock.now());
+        const restarts = { ...this.job.restarts, attempts: decision.attempts };
+        await this.#record.apply([...before, { kind: 'retry-later', next }], { restarts });
+        this.#record.tell({ kind: 'recovery-planned', decision: decision.kind, inMs: decision.delayMs });
+        return;
+      }
+      default:
+        decision satisfies never;
+    }
+  }
+
+  async #recover(): Promise<void> {
+    await this.#queue
+      .run({ name: 'recovery', automatic: true }, {}, async (signal) => {
+        if (this.state.kind !== 'crashed' || this.state.next === undefined) return;
+        try {
+          if (this.state.next.by === 'start-over') await this.#start();
+          else await this.#restart({ lazy: false }, 'recovery', () => {}, signal);
+        } catch (error) {
+          await this.#recoveryFailed(error, signal);
+        }
+      })
+      .catch((error: unknown) => this.#closed || this.#warn('its recovery failed', error));
+    this.#plan();
+  }
+
+  async #recoveryFailed(error: unknown, signal: AbortSignal): Promise<void> {
+    this.#warn('its recovery failed', error);
+    if (signal.aborted || this.state.kind !== 'crashed') return;
+    const policy = policyOf(this.job);
+    const hopeless =
+      error instanceof CairnError && (error.class === 'permanent' || error.code === 'snapshot-none');
+    const ending = this.state.ending;
+    const facts = { policy, ending, attempts: this.job.restarts.attempts, ranMs: 0, hasSnapshot: !hopeless };
+    const decision = decideRecovery(facts);
+    if (decision.kind === 'start-over') {
+      const { attempts } = decision;
+      await this.#record.apply([], { restarts: { ...this.job.restarts, attempts } });
+      await this.#start();
+    } else {
+      await this.#carryOut(decision, []);
+    }
+  }
+
+  /** Ends what an unfinished start or restart left, and removes what is not needed without processes. */
+  async #discard(unit: U | undefined): Promise<void> {
+    try {
+      const found = unit ?? (await this.#ports.units.open(this.job.unit));
+      await found?.kill();
+    } catch (error) {
+      this.#warn('cleaning up after it failed', error);
+    }
+    this.#unit = undefined;
+  }
+
+  async #waitEnd(unit: U | undefined): Promise<JobUnitStatus | undefined> {
+    if (unit === undefined) return undefined;
+    return unit.waitExit(AbortSignal.timeout(killDeadlineMs));
+  }
+
+  async #liveUnit(): Promise<U> {
+    const unit = await this.unit();
+    if (unit !== undefined) return unit;
+    throw new CairnError(
+      'permanent',
+      'unit-missing',
+      `The unit ${this.job.unit} of the job ${this.job.name} is gone.`,
+      {
+        remedy: `Bring the job back with "cairn restart ${this.job.name}".`,
+      },
+    );
+  }
+
+  #forgetPlans(): void {
+    this.#checkpointTimer.cancel();
+    this.#retryTimer?.[Symbol.dispose]();
+    this.#retryTimer = undefined;
+  }
+
+  #warn(what: string, error: unknown): void {
+    this.#record.tell({ kind: 'job-warning', message: `${what}: ${messageOf(error)}` });
+  }
+}
+
+function requireLive(record: JobRecord): void {
+  if (record.state.kind !== 'checkpointing') requireRunning(record, 'checkpointed');
+}
