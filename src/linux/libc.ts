@@ -104,6 +104,7 @@ function bindAll() {
     llistxattr: call('llistxattr', [text, pointer, size], long),
     utimensat: call('utimensat', [int, text, pointer, int]),
     syncfs: call('syncfs', [int]),
+    flock: call('flock', [int, int]),
     syscall: call('syscall', [long, long, long, long, long, long], long),
   };
 }
@@ -329,4 +330,13 @@ export function ioctl(fd: number, request: number, argument: Bytes | number | bi
       ? libc().ioctl(fd, request, argument)
       : libc().ioctlValue(fd, request, argument);
   return checked(result, 'ioctl');
+}
+
+/** Takes an exclusive lock on an open file for as long as it stays open (flock(2)); false if somebody else has it. */
+export function tryLockFile(fd: number): boolean {
+  const [exclusive, nonBlocking] = [2, 4];
+  if (libc().flock(fd, exclusive | nonBlocking) >= 0) return true;
+  const errno = lastErrno();
+  if (errno === EAGAIN) return false;
+  throw new SystemCallError(errno, 'flock');
 }
