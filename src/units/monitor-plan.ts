@@ -1,0 +1,43 @@
+/** What the daemon tells a monitor to do: a file that only root can write, in the unit's run directory. */
+
+import { readFileSync } from 'node:fs';
+import type { UnitNetwork } from '../network/attach.ts';
+import type { UnitPaths } from './paths.ts';
+
+/** The plan of a monitor. */
+export interface MonitorPlan {
+  id: string;
+  paths: UnitPaths;
+  terminal: boolean;
+  /** Standard input is a pipe that stays open. */
+  stdin: boolean;
+  logs: { maxBytes: number; files: number };
+  network: UnitNetwork | undefined;
+  runtime: { program: string; root: string };
+  /** First window size of a terminal. */
+  size: { columns: number; rows: number };
+}
+
+/** What a monitor does with the plan. */
+export type MonitorTask =
+  | { kind: 'start' }
+  /** Restores the unit as the given file says; see `monitor-restore.ts`. */
+  | { kind: 'restore'; file: string }
+  /** Takes over a unit whose monitor has died. */
+  | { kind: 'adopt' };
+
+/** What a monitor tells the process that started it, as one line of JSON on descriptor 3. */
+export type MonitorReport =
+  | { started: true; pid: number }
+  | {
+      started: false;
+      error: { class: string; code: string; message: string; remedy?: string; lines: string[] };
+    };
+
+export function readMonitorPlan(file: string): MonitorPlan {
+  const plan = JSON.parse(readFileSync(file, 'utf8')) as MonitorPlan;
+  if (typeof plan.id !== 'string' || typeof plan.paths?.run !== 'string') {
+    throw new Error(`${file} is not a plan of a monitor`);
+  }
+  return plan;
+}

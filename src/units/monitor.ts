@@ -1,0 +1,152 @@
+/**
+ * The monitor of one unit: a process of its own that starts or restores the unit, is the parent of its first process,
+ * keeps its output, and writes down how it ends. It lives as long as the unit and needs nobody: the daemon may come and go.
+ *
+ *     node monitor.ts start|adopt|restore PLAN [RESTORE-FILE]
+ *
+ * What became of it is reported on descriptor 3 (see `MonitorReport`).
+ */
+
+import { writeSync } from 'node:fs';
+import { CairnError, messageOf } from '../errors.ts';
+import { Cgroup } from '../linux/cgroups.ts';
+import { becomeSubreaper, type ExitStatus, reapChild, setThreadName } from '../linux/pidfd.ts';
+import { identityOf, readChildren, readStat } from '../linux/process.ts';
+import { type MonitorPlan, type MonitorReport, readMonitorPlan } from './monitor-plan.ts';
+import { MonitorServer } from './monitor-server.ts';
+import { type StartedUnit, startUnit } from './monitor-start.ts';
+import { writeStdioKeys } from './monitor-stdio.ts';
+import { bootId, type StatusRecord, type UnitEnd, writeStatusRecord } from './unit-status.ts';
+import { type OutputStream, UnitLog } from './unit-log.ts';
+
+const reportFd = 3;
+
+/** Tells the starter, which may be gone already. */
+function report(message: MonitorReport): void {
+  try {
+    writeSync(reportFd, `${JSON.stringify(message)}\n`);
+  } catch {
+    // Nobody listens; the status file tells the same.
+  }
+}
+
+function reportError(error: unknown): void {
+  const known = error instanceof CairnError;
+  report({
+    started: false,
+    error: {
+      class: known ? error.class : 'defect',
+      code: known ? error.code : 'defect',
+      message: messageOf(error),
+      ...(known && error.remedy !== undefined ? { remedy: error.remedy } : {}),
+      lines: known ? [...error.lines] : [error instanceof Error ? (error.stack ?? '') : ''],
+    },
+  });
+}
+
+/** Keeps a unit that runs: output, status, socket, end. Returns when it has ended and all is written down. */
+async function monitorUnit(plan: MonitorPlan, unit: StartedUnit): Promise<void> {
+  const { pid, stdio } = unit;
+  const init = identityOf(pid);
+  const monitor = identityOf(process.pid);
+  if (init === undefined || monitor === undefined) throw new Error(`process ${pid} has vanished`);
+  const cgroup = new Cgroup(plan.id);
+  const oomKillsBefore = cgroup.oomKills();
+  const record: StatusRecord = { init, monitor, bootId: bootId(), startedAt: Date.now() };
+  let end: UnitEnd | undefined;
+
+  using log = new UnitLog(plan.paths.logs, plan.logs);
+  const server = new MonitorServer(plan.paths.socket, {
+    pid,
+    terminal: plan.terminal,
+    end: () => end,
+    signal: (signal) => {
+      // Not yet reaped, so the number is still that of our child.
+      if (end === undefined) process.kill(pid, signal);
+    },
+    write: (bytes) => stdio.write(bytes),
+    endInput: () => stdio.endInput(),
+    resize: (size) => stdio.resize(size),
+  });
+  const onOutput = (stream: OutputStream, piece: Buffer) => {
+    log.write(stream, piece);
+    server.output(stream, piece);
+  };
+  stdio.read(onOutput, () => log.flush());
+  writeStdioKeys(plan.paths.stdio, stdio.keys);
+  await server.listen();
+  await writeStatusRecord(plan.paths.status, record);
+  report({ started: true, pid });
+
+  const exit = await waitForChild(pid);
+  await stdio.finish();
+  log.flush();
+  end = {
+    finishedAt: Date.now(),
+    ...(exit.exitCode === undefined ? {} : { exitCode: exit.exitCode }),
+    ...(exit.signal === undefined ? {} : { signal: exit.signal }),
+    oomKilled: cgroup.oomKills() > oomKillsBefore,
+  };
+  await writeStatusRecord(plan.paths.status, { ...record, finished: end });
+  await server.close();
+}
+
+/** Waits for an adopted child, and lays to rest whatever else of the runtime or CRIU has been left to this process. */
+function waitForChild(pid: number): Promise<ExitStatus> {
+  return new Promise((resolve, reject) => {
+    const look = () => {
+      const state = reapChild(pid);
+      if (state === 'running') return;
+      clearInterval(timer);
+      process.off('SIGCHLD', look);
+      if (state === undefined) reject(new Error(`process ${pid} is not a child of the monitor`));
+      else resolve(state);
+    };
+    process.on('SIGCHLD', look);
+    // Signals of the same kind merge, and one may have come before the handler: look again now and then.
+    let corpses = new Set<number>();
+    const timer = setInterval(() => {
+      corpses = reapForgotten(pid, corpses);
+      look();
+    }, 1000);
+    look();
+  });
+}
+
+/** Reaps children that were dead the last time already: those that Node.js started itself are gone by then. */
+function reapForgotten(pid: number, deadBefore: ReadonlySet<number>): Set<number> {
+  const others = (readChildren(process.pid) ?? []).filter((child) => child !== pid);
+  const dead = others.filter((child) => readStat(child)?.state === 'Z');
+  for (const child of dead) if (deadBefore.has(child)) reapChild(child);
+  return new Set(dead);
+}
+
+async function main(): Promise<void> {
+  const [task, planFile = '', restoreFile = ''] = process.argv.slice(2);
+  setThreadName('cairn-monitor');
+  becomeSubreaper();
+  // A closed terminal or an interrupted command line is no reason to let the unit go.
+  for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM', 'SIGPIPE'] as const) process.on(signal, () => {});
+  const plan = readMonitorPlan(planFile);
+  let unit: StartedUnit;
+  try {
+    unit = await begin(task, plan, restoreFile);
+  } catch (error) {
+    reportError(error);
+    process.exitCode = 1;
+    return;
+  }
+  await monitorUnit(plan, unit);
+}
+
+async function begin(task: string | undefined, plan: MonitorPlan, file: string): Promise<StartedUnit> {
+  if (task === 'start') return startUnit(plan);
+  // The rest is loaded only when it is needed: every running unit has a monitor in memory.
+  if (task === 'restore') {
+    const { restoreUnit } = await import('./monitor-restore.ts');
+    return restoreUnit(plan, file);
+  }
+  throw new Error(`a monitor cannot '${task}'`);
+}
+
+await main();

@@ -1,0 +1,302 @@
+/** One unit of this node: its sandbox and the program in it. */
+
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CairnError } from '../errors.ts';
+import { Cgroup } from '../linux/cgroups.ts';
+import { close } from '../linux/libc.ts';
+import { openPidfd, signalPidfd } from '../linux/pidfd.ts';
+import { isAlive, readNamespaces } from '../linux/process.ts';
+import { bridgedNetwork, detachNetwork, type UnitNetwork } from '../network/attach.ts';
+import type { Addresses } from '../network/addresses.ts';
+import type { Bridge } from '../network/bridge.ts';
+import { publishPorts, withdrawPorts } from '../network/publish.ts';
+import { type ExecSession, type ExecSpec, execInUnit } from './exec.ts';
+import { type LogLine, type LogOptions, readLog } from './log-reader.ts';
+import { askMonitor, type Attachment, attachToMonitor, launchMonitor } from './monitor-client.ts';
+import type { MonitorPlan, MonitorTask } from './monitor-plan.ts';
+import { readStdioKeys, type StdioKeys } from './monitor-stdio.ts';
+import type { UnitPaths } from './paths.ts';
+import { mountRootFileSystem, unmountRootFileSystem, writeNetworkFiles } from './root-file-system.ts';
+import { forgetContainer, type OciRuntime } from './runtime.ts';
+import type { UnitSpec } from './spec.ts';
+import type { TerminalSize } from './terminal.ts';
+import { readStatusRecord, recordIsAlive, statusOf, type UnitEnd, type UnitStatus } from './unit-status.ts';
+
+const SIGTERM = 15;
+const SIGKILL = 9;
+
+/** What all units of a node share. */
+export interface UnitSurroundings {
+  bridge: Bridge;
+  addresses: Addresses;
+  /** Node.js for the monitors. */
+  node: string;
+}
+
+/** A unit whose files exist. Holds no descriptors: it may be thrown away and opened again at any time. */
+export class Unit {
+  readonly spec: UnitSpec;
+  readonly paths: UnitPaths;
+  readonly cgroup: Cgroup;
+  readonly runtime: OciRuntime;
+  /** Lower layer of its root file system. */
+  readonly lower: string;
+  /** IPv4 address on the bridge; `undefined` without a network. */
+  readonly address: string | undefined;
+  readonly #around: UnitSurroundings;
+
+  constructor(
+    made: {
+      spec: UnitSpec;
+      paths: UnitPaths;
+      runtime: OciRuntime;
+      lower: string;
+      address: string | undefined;
+    },
+    around: UnitSurroundings,
+  ) {
+    this.spec = made.spec;
+    this.paths = made.paths;
+    this.runtime = made.runtime;
+    this.lower = made.lower;
+    this.address = made.address;
+    this.cgroup = new Cgroup(made.spec.id);
+    this.#around = around;
+  }
+
+  get id(): string {
+    return this.spec.id;
+  }
+
+  /** The network it gets; `undefined` only if it shall not even have one of its own. */
+  get network(): UnitNetwork {
+    if (this.address === undefined) return { link: bridgedNetwork(this.id, this.#around.bridge, '').link };
+    return bridgedNetwork(this.id, this.#around.bridge, this.address);
+  }
+
+  /** Mounts the root file system, /dev/shm and /dev/pts. They may be mounted already. */
+  mountRoot(): void {
+    const { memoryBytes } = this.spec.resources;
+    mountRootFileSystem(this.paths, this.lower, memoryBytes);
+    writeNetworkFiles(this.paths.rootfs, { hostname: this.spec.hostname, address: this.address });
+  }
+
+  /**
+   * Starts the command under a monitor. Throws `unit-create-failed`, `unit-command-not-found`, `port-taken` …; nothing
+   * runs then.
+   */
+  async start(size: TerminalSize = { columns: 80, rows: 24 }): Promise<UnitStatus> {
+    return this.launch({ kind: 'start' }, size);
+  }
+
+  /** Starts the monitor with a task: `start` does it for a first start, a restart gives it a restore. */
+  async launch(task: MonitorTask, size: TerminalSize = { columns: 80, rows: 24 }): Promise<UnitStatus> {
+    const before = await this.status();
+    if (task.kind !== 'adopt' && (before.state === 'running' || before.state === 'suspended')) {
+      throw new CairnError('argument', 'unit-running', `The unit ${this.id} is running already.`);
+    }
+    this.mountRoot();
+    if (task.kind !== 'adopt') {
+      rmSync(this.paths.status, { force: true });
+      forgetContainer(this.runtime, this.id);
+      await this.#publish();
+    }
+    try {
+      await launchMonitor(this.monitorPlan(size), task, { node: this.#around.node });
+    } catch (error) {
+      await this.withdraw();
+      throw error;
+    }
+    return this.status();
+  }
+
+  /** What its monitor needs to know. */
+  monitorPlan(size: TerminalSize): MonitorPlan {
+    const { id, terminal, stdin, logs } = this.spec;
+    const { paths, network, runtime } = this;
+    return { id, paths, terminal, stdin, logs, network, runtime, size };
+  }
+
+  async #publish(): Promise<void> {
+    const { ports } = this.spec.network;
+    if (this.address !== undefined) await publishPorts(this.#around.bridge, this.address, ports);
+  }
+
+  /** Withdraws its published ports. */
+  async withdraw(): Promise<void> {
+    const { ports } = this.spec.network;
+    if (this.address !== undefined && ports.length > 0) {
+      await withdrawPorts(this.#around.bridge, this.address, ports);
+    }
+  }
+
+  /** Its state now. A unit whose monitor is about to write down its end is waited for. */
+  async status(): Promise<UnitStatus> {
+    for (let waitedMs = 0; ; waitedMs += 10) {
+      const record = readStatusRecord(this.paths.status);
+      const initAlive = record !== undefined && recordIsAlive(record, 'init');
+      const status = statusOf(record, { initAlive, frozen: initAlive && this.cgroup.isFrozen() });
+      if (status.state !== 'gone' || record === undefined) return status;
+      if (!recordIsAlive(record, 'monitor') || waitedMs > 5000) return status;
+      await sleep(10);
+    }
+  }
+
+  /** True while a monitor serves it. A unit that runs without one can be given one with `launch({ kind: 'adopt' })`. */
+  async isMonitored(): Promise<boolean> {
+    return (await askMonitor(this.paths.socket, { op: 'status' }, { timeoutMs: 5000 })) !== undefined;
+  }
+
+  /** Waits until its first process has ended. Throws the reason of the signal when that says stop. */
+  async waitExit(signal?: AbortSignal): Promise<UnitStatus> {
+    for (;;) {
+      signal?.throwIfAborted();
+      const status = await this.status();
+      if (status.state !== 'running' && status.state !== 'suspended') return status;
+      const answer = await askMonitor(
+        this.paths.socket,
+        { op: 'wait' },
+        signal === undefined ? {} : { signal },
+      );
+      // Without a monitor nobody tells; look again.
+      if (answer === undefined) await sleep(100);
+    }
+  }
+
+  /** Sends a signal to its first process. Throws `unit-not-running` (argument). */
+  async sendSignal(signal: number): Promise<void> {
+    const record = readStatusRecord(this.paths.status);
+    const pidfd =
+      record !== undefined && recordIsAlive(record, 'init') ? openPidfd(record.init.pid) : undefined;
+    if (record === undefined || pidfd === undefined) throw this.#notRunning();
+    try {
+      // Asked again now that the descriptor holds the process: the number may have passed to another one.
+      if (!isAlive(record.init) || !signalPidfd(pidfd, signal)) throw this.#notRunning();
+    } finally {
+      close(pidfd);
+    }
+  }
+
+  #notRunning(): CairnError {
+    return new CairnError('argument', 'unit-not-running', `The unit ${this.id} is not running.`);
+  }
+
+  /**
+   * Asks the command to end (SIGTERM) and kills it if it has not after `graceMs`. The first process of a PID namespace
+   * ignores SIGTERM unless it has a handler for it: such a command is always killed.
+   */
+  async stop({ graceMs = 10_000 }: { graceMs?: number } = {}): Promise<UnitStatus> {
+    const status = await this.status();
+    if (status.state === 'suspended') this.resume();
+    if (status.state !== 'running' && status.state !== 'suspended') return status;
+    await this.sendSignal(SIGTERM).catch(() => {});
+    try {
+      return await this.waitExit(AbortSignal.timeout(graceMs));
+    } catch {
+      return this.kill();
+    }
+  }
+
+  /** Kills everything in it at once. */
+  async kill(): Promise<UnitStatus> {
+    if (this.cgroup.isFrozen()) this.cgroup.thaw();
+    await this.sendSignal(SIGKILL).catch(() => {});
+    await this.cgroup.kill();
+    return this.waitExit(AbortSignal.timeout(10_000));
+  }
+
+  /** Stops all its processes where they are; returns when they have stopped. */
+  async suspend(timeoutMs?: number): Promise<void> {
+    if ((await this.status()).state === 'suspended') return;
+    if ((await this.status()).state !== 'running') throw this.#notRunning();
+    await this.cgroup.freeze(timeoutMs);
+  }
+
+  /** Lets its processes run on. */
+  resume(): void {
+    this.cgroup.thaw();
+  }
+
+  /** PIDs on the host of its processes: those in its control group that live in its PID namespace. */
+  async processes(): Promise<number[]> {
+    const { pid } = await this.status();
+    const own = pid === undefined ? undefined : readNamespaces(pid)?.get('pid');
+    if (own === undefined) return [];
+    return this.cgroup.processes().filter((other) => readNamespaces(other)?.get('pid') === own);
+  }
+
+  /** Runs another command in it. Throws `unit-not-running` (argument). */
+  async exec(command: ExecSpec): Promise<ExecSession> {
+    if ((await this.status()).state !== 'running') throw this.#notRunning();
+    return execInUnit(this, command);
+  }
+
+  /**
+   * Connects to its terminal or pipes, from now on or, with `replay`, from the last 64 KiB of output. Throws
+   * `unit-not-running` (argument).
+   */
+  async attach(
+    options: { stdin?: boolean; replay?: boolean; size?: TerminalSize } = {},
+  ): Promise<Attachment> {
+    const { stdin = true, replay = false, size } = options;
+    const attachment = await attachToMonitor(this.paths.socket, {
+      stdin,
+      replay,
+      ...(size === undefined ? {} : { size }),
+    });
+    if (attachment === undefined) throw this.#notRunning();
+    return attachment;
+  }
+
+  /** Its output, oldest first. */
+  logs(options: Omit<LogOptions, 'ended'> = {}): AsyncIterable<LogLine> {
+    const ended = async () => !['running', 'suspended'].includes((await this.status()).state);
+    return readLog(this.paths.logs, { ...options, ended });
+  }
+
+  /** How CRIU names the descriptors that lead to the monitor; `undefined` before the first start. */
+  stdioKeys(): StdioKeys | undefined {
+    return readStdioKeys(this.paths.stdio);
+  }
+
+  /** Ends it and takes its mounts, control group and interface away; its files (spec, layer, logs) stay. */
+  async release(): Promise<UnitEnd | undefined> {
+    if (this.cgroup.exists()) await this.kill();
+    await this.#waitForMonitor();
+    await this.withdraw();
+    await detachNetwork(this.id);
+    unmountRootFileSystem(this.paths);
+    await this.cgroup.remove();
+    forgetContainer(this.runtime, this.id);
+    rmSync(this.paths.run, { recursive: true, force: true });
+    return readStatusRecord(this.paths.status)?.finished;
+  }
+
+  /** A monitor writes the end down and leaves; its files must not vanish under it. */
+  async #waitForMonitor(): Promise<void> {
+    const record = readStatusRecord(this.paths.status);
+    const deadline = performance.now() + 5000;
+    while (record !== undefined && recordIsAlive(record, 'monitor') && performance.now() < deadline) {
+      await sleep(5);
+    }
+  }
+
+  /** `release`, and its address and files too: nothing is left. */
+  async remove(): Promise<void> {
+    await this.release();
+    await this.#around.addresses.release(this.id);
+    rmSync(this.paths.state, { recursive: true, force: true });
+  }
+
+  /** Options of its OCI configuration, as they were written. */
+  readBundle(): unknown {
+    return JSON.parse(readFileSync(path.join(this.paths.bundle, 'config.json'), 'utf8'));
+  }
+
+  /** Makes the directories that `launch` needs after a reboot. */
+  ensureRunDirectory(): void {
+    mkdirSync(this.paths.run, { recursive: true, mode: 0o700 });
+  }
+}
