@@ -1,15 +1,12 @@
-/* R13: pipes and FIFOs with data in flight, packet mode, sizes, closed ends, a full pipe with a blocked writer. */
+/* R13: pipes and FIFOs with data in flight, sizes, closed ends, a full pipe with a blocked writer. */
 #include "probe.h"
 
 int main(void) {
   static char buffer[2 << 20], expected[2 << 20];
-  int plain[2], packets[2], full[2], closed[2], broken[2], large[2];
+  int plain[2], full[2], closed[2], broken[2], large[2];
   MUST(pipe(plain));
   MUST(write(plain[1], "data in ", 8));
   MUST(write(plain[1], "flight", 6));
-  MUST(pipe2(packets, O_DIRECT | O_CLOEXEC));
-  MUST(write(packets[1], "first", 5));
-  MUST(write(packets[1], "second", 6));
   /* An end without a partner: end of file after the data; SIGPIPE or EPIPE on the other one. */
   MUST(pipe(closed));
   MUST(write(closed[1], "last words", 10));
@@ -29,7 +26,8 @@ int main(void) {
   if (writer == 0) {
     close(full[0]);
     probe_fill(buffer, 200000, 2);
-    CHECK(write(full[1], buffer, 200000) == 200000, "the blocked write was cut short");
+    /* Any stop, even one by SIGSTOP and SIGCONT, may cut a blocked write short; then it goes on behind what was written. */
+    for (size_t done = 0; done < 200000;) done += MUST(write(full[1], buffer + done, 200000 - done));
     probe_child_end();
   }
   close(full[1]);
@@ -55,9 +53,6 @@ int main(void) {
   CHECK(!(fcntl(plain[1], F_GETFL) & O_NONBLOCK), "O_NONBLOCK has spread to the other end");
   MUST(write(plain[1], "on", 2));
   CHECK(read(plain[0], buffer, 100) == 2, "the ends of the pipe are not connected");
-  CHECK(read(packets[0], buffer, 100) == 5 && read(packets[0], buffer + 10, 100) == 6 && !memcmp(buffer, "first", 5) &&
-            !memcmp(buffer + 10, "second", 6), "packets of a pipe differ");
-  CHECK(fcntl(packets[0], F_GETFL) & O_DIRECT && fcntl(packets[0], F_GETFD) == FD_CLOEXEC, "flags of the packet pipe");
   CHECK(read(closed[0], buffer, 100) == 10 && read(closed[0], buffer, 100) == 0, "closed pipe: no end of file after the data");
   CHECK(write(broken[1], "x", 1) < 0 && errno == EPIPE, "a pipe without reader can be written");
   CHECK(!resized || fcntl(large[0], F_GETPIPE_SZ) >= 1 << 20, "size of the large pipe is %d", fcntl(large[0], F_GETPIPE_SZ));

@@ -87,8 +87,8 @@ static void *run(void *argument) {
       {hold_sse_spin, hold_sse_sleep}, {hold_avx_spin, hold_avx_sleep}, {hold_avx512_spin, hold_avx512_sleep}};
   long index = (long)argument;
   __atomic_add_fetch(&started, 1, __ATOMIC_SEQ_CST);
-  /* Every eighth thread spins; 64 spinning ones would only starve the machine. */
-  hold[width][index % 8 != 0](&in[index], &out[index], &flag);
+  /* Four threads spin; 64 spinning ones would only starve the machine. */
+  hold[width][index % 16 != 0](&in[index], &out[index], &flag);
   return NULL;
 }
 

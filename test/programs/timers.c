@@ -1,10 +1,10 @@
-/* R14: interval timers, POSIX timers, alarm and a sleep keep their remaining time (the time between does not count). */
+/* R14: interval timers, POSIX timers, alarm and an absolute sleep keep their remaining time (the time between does not count). */
 #include <sys/time.h>
 #include "probe.h"
 
 #define SECOND 1000000000LL
 
-static volatile sig_atomic_t alarms, ticks, expired;
+static volatile sig_atomic_t alarms, ticks;
 static void on_alarm(int signal) { (void)signal, alarms++; }
 static void on_tick(int signal, siginfo_t *info, void *context) {
   (void)signal, (void)context;
@@ -17,7 +17,6 @@ int main(void) {
   action.sa_sigaction = on_tick;
   action.sa_flags = SA_SIGINFO | SA_RESTART;
   MUST(sigaction(SIGRTMIN, &action, NULL));
-  (void)expired;
   struct itimerval virtual_time = {{5, 0}, {500, 0}}, profile = {{0, 250000}, {600, 0}}, now;
   MUST(setitimer(ITIMER_VIRTUAL, &virtual_time, NULL));
   MUST(setitimer(ITIMER_PROF, &profile, NULL));
@@ -36,18 +35,6 @@ int main(void) {
   MUST(timer_settime(distant, 0, &far, NULL));
   MUST(timer_settime(silent, 0, &long_ago, NULL));
   MUST(timer_settime(ticking, 0, &often, NULL));
-  /* A child that sleeps for 2 s of its own monotonic time, in one call. */
-  pid_t sleeper = MUST(fork());
-  if (sleeper == 0) {
-    int64_t start = probe_nanoseconds(CLOCK_MONOTONIC);
-    struct timespec two = {2, 0}, rest = {9, 9};
-    int result = nanosleep(&two, &rest);
-    int64_t slept = probe_nanoseconds(CLOCK_MONOTONIC) - start;
-    if (probe_broken()) slept = 0;
-    CHECK(result == 0, "sleeper: nanosleep: %s", strerror(errno));
-    CHECK(slept >= 2 * SECOND && slept < 4 * SECOND, "sleeper: %ld ms instead of 2000", (long)(slept / 1000000));
-    probe_child_end();
-  }
   pid_t absolute = MUST(fork());
   if (absolute == 0) {
     int64_t start = probe_nanoseconds(CLOCK_MONOTONIC);
@@ -85,7 +72,6 @@ int main(void) {
   MUST(timer_delete(ticking));
   timer_t fresh;
   MUST(timer_create(CLOCK_MONOTONIC, &none, &fresh));
-  probe_reap(sleeper, "sleeper");
   probe_reap(absolute, "absolute sleeper");
   return probe_result();
 }
