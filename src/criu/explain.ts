@@ -1,0 +1,75 @@
+import { CairnError } from '../errors.ts';
+import type { ProgramEnd } from '../linux/spawn.ts';
+import { type FailureCause, failureCauses, generalFailureCauses } from './failure-causes.ts';
+import { errorLines, type LogLine, parseLogLine } from './log.ts';
+
+/** A run of CRIU that failed. */
+export interface CriuFailure {
+  /** What was tried, to begin the message: `Dump of job web`. */
+  attempt: string;
+  /** How CRIU ended; `undefined` if it was not started or still runs. */
+  end?: ProgramEnd | undefined;
+  /** Text of its log (`readLog`). */
+  log: string;
+}
+
+/** How many of CRIU's own lines an error keeps. */
+const keptLines = 8;
+
+/**
+ * Translates CRIU's error lines into an error with class, reason and remedy; its last error lines are kept as they are.
+ *
+ * Pure. The first line with a known cause decides: CRIU reports the cause first and then what failed because of it.
+ */
+export function explainFailure(failure: CriuFailure): CairnError {
+  const { attempt, end, log } = failure;
+  const errors = errorLines(log);
+  const early = (end?.lines ?? []).map(parseLogLine);
+  const candidates = [...errors, ...early];
+  const lines = candidates.slice(-keptLines).map(({ line }) => line);
+  const found = findCause(candidates, failureCauses) ?? findCause(candidates, generalFailureCauses);
+  if (found !== undefined) {
+    const { cause, match } = found;
+    const message = `${attempt} failed: ${cause.message(match, processOf(candidates))}.`;
+    return new CairnError(cause.class, cause.code, message, { remedy: cause.remedy, lines });
+  }
+  if (end?.signal !== undefined) {
+    const message = `${attempt} failed: CRIU was ended by ${end.signal}.`;
+    const remedy = 'If nobody sent the signal, CRIU crashed: run `cairn doctor`, and report it with the log.';
+    return new CairnError('temporary', 'criu-killed', message, { remedy, lines });
+  }
+  const last = errors.findLast(({ text }) => !isSummary(text)) ?? errors.at(-1);
+  const reason =
+    last?.text ?? (end ? `CRIU ended with code ${end.exitCode} and said nothing` : 'CRIU did not end');
+  return new CairnError('permanent', 'criu-failed', `${attempt} failed: ${reason}.`, {
+    remedy:
+      'CRIU gave a reason that Cairn does not know; its last lines are below, the whole log is kept with the job.',
+    lines,
+  });
+}
+
+function findCause(
+  lines: readonly LogLine[],
+  causes: readonly FailureCause[],
+): { cause: FailureCause; match: RegExpExecArray } | undefined {
+  for (const { text } of lines) {
+    for (const cause of causes) {
+      const match = cause.pattern.exec(text);
+      if (match !== null) return { cause, match };
+    }
+  }
+  return undefined;
+}
+
+/** CRIU names the process in a later line: "Dump files (pid: 123) failed with -1". */
+function processOf(lines: readonly LogLine[]): string {
+  for (const { text } of lines) {
+    const match = /\(pid: (\d+)\)|Dump mappings \(pid: (\d+)\)|for pid (\d+)/.exec(text);
+    if (match !== null) return ` of process ${match[1] ?? match[2] ?? match[3]}`;
+  }
+  return '';
+}
+
+function isSummary(text: string): boolean {
+  return /^(?:Dumping|Restoring|Pre-dumping) FAILED|^Lazy pages transfer FAILED/.test(text);
+}
