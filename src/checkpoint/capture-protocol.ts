@@ -30,6 +30,8 @@ export type CaptureRequest =
   | { op: 'receive-images'; statusFd: number }
   /** Closes the streamer's sockets. */
   | { op: 'hang-up' }
+  /** Stores bytes as a stream of their own. */
+  | { op: 'store-bytes'; bytes: Uint8Array }
   | { op: 'scan-layer'; root: string }
   /** Reads files below `root`, taking turns with other workers through `next`. */
   | { op: 'read-files'; root: string; paths: readonly string[]; next: SharedCounter; mode: CaptureMode }
@@ -77,6 +79,7 @@ export interface CaptureAnswers {
   listen: undefined;
   'receive-images': ReceivedImage[];
   'hang-up': undefined;
+  'store-bytes': PortableStream;
   'scan-layer': ScannedEntry[];
   'read-files': ReadFile[];
   finish: SealedPacks;

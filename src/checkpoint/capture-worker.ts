@@ -66,6 +66,11 @@ function answer(request: CaptureRequest, tell: (event: CaptureEvent) => void): u
       capture = undefined;
       collected = undefined;
       return undefined;
+    case 'store-bytes': {
+      const sink = openSink('write');
+      sink.push(request.bytes);
+      return sink.end();
+    }
     case 'scan-layer':
       return scanLayer(request.root);
     case 'read-files':

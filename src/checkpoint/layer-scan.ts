@@ -1,13 +1,4 @@
-import {
-  closeSync,
-  constants,
-  lstatSync,
-  openSync,
-  readdirSync,
-  readlinkSync,
-  type BigIntStats,
-  type Dirent,
-} from 'node:fs';
+import { type BigIntStats, type Dirent, lstatSync, readdirSync, readlinkSync } from 'node:fs';
 import { systemCode } from '../errors.ts';
 import { deviceParts, getAttribute, listAttributes } from '../linux/file.ts';
 import type { LayerEntry } from '../store/manifest.ts';
@@ -80,7 +71,7 @@ function join(base: string, path: string): string {
   return path === '' ? base : `${base}/${path}`;
 }
 
-/** The bytes of a latin1 path, as the functions of node:fs take them. */
+/** The bytes of a latin1 path. */
 export function bytesOfPath(path: string): Buffer {
   return Buffer.from(path, 'latin1');
 }
@@ -115,36 +106,14 @@ function typeOf(stat: BigIntStats): ScannedEntry['type'] {
 
 function attributesOf(path: string, type: ScannedEntry['type']): { name: string; valueBase64: string }[] {
   if (type === 'whiteout') return [];
-  return withTextPath(path, type, (usable) => {
-    const list: { name: string; valueBase64: string }[] = [];
-    for (const name of listAttributes(usable)) {
-      if (name.startsWith('system.')) continue;
-      const overlay = /^(?:trusted|user)\.overlay\.(.*)$/.exec(name);
-      if (overlay?.[1] !== undefined && overlayOnly.has(overlay[1])) continue;
-      const value = getAttribute(usable, name);
-      if (value !== undefined) list.push({ name, valueBase64: value.toString('base64') });
-    }
-    return list;
-  });
-}
-
-/**
- * Calls `use` with a path that is valid UTF-8, which the C library's wrappers want: the path itself, or for names that are not,
- * one through /proc/self/fd. Symbolic links with such names cannot be reached that way; `use` is not called for them.
- */
-export function withTextPath<T extends unknown[] | void>(
-  path: string,
-  type: LayerEntry['type'],
-  use: (path: string) => T,
-): T {
   const bytes = bytesOfPath(path);
-  const text = bytes.toString('utf8');
-  if (Buffer.from(text, 'utf8').equals(bytes)) return use(text);
-  if (type !== 'file' && type !== 'directory') return [] as unknown as T;
-  const fd = openSync(bytes, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-  try {
-    return use(`/proc/self/fd/${fd}`);
-  } finally {
-    closeSync(fd);
+  const list: { name: string; valueBase64: string }[] = [];
+  for (const name of listAttributes(bytes)) {
+    if (name.startsWith('system.')) continue;
+    const overlay = /^(?:trusted|user)\.overlay\.(.*)$/.exec(name);
+    if (overlay?.[1] !== undefined && overlayOnly.has(overlay[1])) continue;
+    const value = getAttribute(bytes, name);
+    if (value !== undefined) list.push({ name, valueBase64: value.toString('base64') });
   }
+  return list;
 }

@@ -56,46 +56,54 @@ export function deviceParts(device: number): { major: number; minor: number } {
   return { major: Number(major), minor: Number(minor) };
 }
 
+/** A path; as bytes if its name need not be valid UTF-8. */
+export type FilePath = string | Buffer;
+
+/** As the C library wants it: bytes end with a zero. */
+function argument(path: FilePath): string | Buffer {
+  return typeof path === 'string' ? path : Buffer.concat([path, Buffer.from([0])]);
+}
+
 /** Creates a device node, FIFO or socket: `mode` with the type bits (S_IFCHR 0o020000, S_IFBLK 0o060000, S_IFIFO 0o010000). */
-export function makeNode(path: string, mode: number, device = 0): void {
-  checked(libc().mknod(path, mode, device), 'mknod', path);
+export function makeNode(path: FilePath, mode: number, device = 0): void {
+  checked(libc().mknod(argument(path), mode, device), 'mknod', String(path));
 }
 
 /** Names of the extended attributes of a file (a symbolic link itself); empty where the file system has none. */
-export function listAttributes(path: string): string[] {
+export function listAttributes(path: FilePath): string[] {
   for (let capacity = 4096; ; capacity *= 4) {
     const buffer = Buffer.alloc(capacity);
-    const length = libc().llistxattr(path, buffer, buffer.length);
+    const length = libc().llistxattr(argument(path), buffer, buffer.length);
     if (length >= 0) return buffer.toString('utf8', 0, length).split('\0').slice(0, -1);
     const errno = lastErrno();
     if (errno === constants.errno.EOPNOTSUPP) return [];
-    if (errno !== constants.errno.ERANGE) throw new SystemCallError(errno, 'llistxattr', path);
+    if (errno !== constants.errno.ERANGE) throw new SystemCallError(errno, 'llistxattr', String(path));
   }
 }
 
 /** Value of an extended attribute; `undefined` if the file does not have it. */
-export function getAttribute(path: string, name: string): Buffer | undefined {
+export function getAttribute(path: FilePath, name: string): Buffer | undefined {
   for (let capacity = 4096; ; capacity *= 4) {
     const buffer = Buffer.alloc(capacity);
-    const length = libc().lgetxattr(path, name, buffer, buffer.length);
+    const length = libc().lgetxattr(argument(path), name, buffer, buffer.length);
     if (length >= 0) return buffer.subarray(0, length);
     const errno = lastErrno();
     if (errno === constants.errno.ENODATA || errno === constants.errno.EOPNOTSUPP) return undefined;
-    if (errno !== constants.errno.ERANGE) throw new SystemCallError(errno, 'lgetxattr', path);
+    if (errno !== constants.errno.ERANGE) throw new SystemCallError(errno, 'lgetxattr', String(path));
   }
 }
 
-export function setAttribute(path: string, name: string, value: Uint8Array): void {
-  checked(libc().lsetxattr(path, name, value, value.byteLength, 0), 'lsetxattr', path);
+export function setAttribute(path: FilePath, name: string, value: Uint8Array): void {
+  checked(libc().lsetxattr(argument(path), name, value, value.byteLength, 0), 'lsetxattr', String(path));
 }
 
 /** Sets both times of a file, or of the symbolic link itself, in nanoseconds since 1970. */
-export function setTimes(path: string, accessNs: bigint, modifyNs: bigint): void {
+export function setTimes(path: FilePath, accessNs: bigint, modifyNs: bigint): void {
   const AT_FDCWD = -100;
   const AT_SYMLINK_NOFOLLOW = 0x100;
   const times = new BigInt64Array([...timespec(accessNs), ...timespec(modifyNs)]);
   const bytes = new Uint8Array(times.buffer);
-  checked(libc().utimensat(AT_FDCWD, path, bytes, AT_SYMLINK_NOFOLLOW), 'utimensat', path);
+  checked(libc().utimensat(AT_FDCWD, argument(path), bytes, AT_SYMLINK_NOFOLLOW), 'utimensat', String(path));
 }
 
 function timespec(ns: bigint): [bigint, bigint] {

@@ -1,0 +1,61 @@
+import { CairnError } from '../errors.ts';
+import type { CaptureSet } from './capture-pool.ts';
+import { type LayerCapture, newCounter, sharedWritableFiles, stopCounter } from './layer-capture.ts';
+
+/** Less memory than this is read while frozen as quickly as it could be compared. */
+export const preSaveFromBytes = 32 * 1024 * 1024;
+
+export interface PreSave {
+  memoryBytes: number;
+  layerBytes: number;
+}
+
+/**
+ * Stores memory and layers while the unit runs, so that hardly anything is new when it is frozen. What changes meanwhile is found later by
+ * its content (memory) or its times (files). Nothing here has to be consistent.
+ */
+export async function preSave(
+  workers: CaptureSet,
+  pids: readonly number[],
+  layers: readonly LayerCapture[],
+  options: { memory: boolean; onBytes: (bytes: number) => void; signal: AbortSignal },
+): Promise<PreSave> {
+  const { onBytes, signal } = options;
+  const result: PreSave = { memoryBytes: 0, layerBytes: 0 };
+  const counters: ReturnType<typeof newCounter>[] = [];
+  const stop = () => {
+    for (const counter of counters) stopCounter(counter);
+    for (const layer of layers) layer.stop();
+  };
+  signal.addEventListener('abort', stop);
+  try {
+    for (const pid of options.memory ? pids : []) {
+      signal.throwIfAborted();
+      const segments = await workers.stream.request({ op: 'plan-memory', pid });
+      if (segments === undefined || segments.pages === 0) continue;
+      const next = newCounter();
+      counters.push(next);
+      const reading = workers.readers.map((worker) =>
+        worker.request({ op: 'read-memory', pid, segments, next, mode: 'write' }, (event) => {
+          if (event.kind !== 'progress') return;
+          result.memoryBytes += event.bytes;
+          onBytes(event.bytes);
+        }),
+      );
+      // A process that ends, or unmaps what is being read, is no failure: it is not frozen yet. A full store is one.
+      for (const outcome of await Promise.allSettled(reading))
+        if (outcome.status === 'rejected' && outcome.reason instanceof CairnError) throw outcome.reason;
+      counters.pop();
+    }
+    const mapped = sharedWritableFiles(pids);
+    const { stream, readers } = workers;
+    for (const layer of layers) {
+      signal.throwIfAborted();
+      const { bytesRead } = await layer.update([stream, ...readers], 'write', mapped, onBytes);
+      result.layerBytes += bytesRead;
+    }
+    return result;
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
+}
