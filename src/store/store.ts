@@ -24,6 +24,8 @@ import { environmentFor, resolveLists, snapshotKey, type StoreState } from './st
 import { type SweepReport, sweepStore } from './sweep.ts';
 import { type VerifyProgress, type VerifyReport, verifySnapshot } from './verify.ts';
 
+export type { SnapshotWriter } from './snapshot-writer.ts';
+
 /** Where the store keeps the last sequence number of a job whose newest snapshot was removed. */
 const lastSequenceFile = 'last-sequence';
 
