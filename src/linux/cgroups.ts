@@ -171,6 +171,11 @@ export class Cgroup {
     for (const directory of this.directories()) write(directory, 'cgroup.procs', String(pid));
   }
 
+  /** True if both versions are mounted. */
+  get isHybrid(): boolean {
+    return this.#unified !== undefined && this.hierarchies.some((h) => h.version === 1);
+  }
+
   /** Moves a process into the version 2 hierarchy only: on a hybrid host runc leaves that out. */
   addToUnified(pid: number): void {
     if (this.#unified !== undefined) write(this.#unified, 'cgroup.procs', String(pid));

@@ -1,11 +1,12 @@
 /** Further commands in a running unit, through the OCI runtime. They are not part of a checkpoint. */
 
 import { spawn } from 'node:child_process';
-import { closeSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Socket } from 'node:net';
 import path from 'node:path';
 import { randomBytes } from 'node:crypto';
 import { Readable, type Writable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { close, pipe } from '../linux/libc.ts';
 import { ociProcess } from './bundle.ts';
 import { openMaster, openTerminal, setTerminalSize, type TerminalSize } from './terminal.ts';
@@ -39,13 +40,38 @@ export interface ExecSession {
 export function execInUnit(unit: Unit, command: ExecSpec): ExecSession {
   const file = writeProcess(unit, command);
   const { program, root } = unit.runtime;
-  const argv = ['--root', root, 'exec', '--process', file, unit.id];
+  const pidFile = `${file}.pid`;
+  const argv = ['--root', root, 'exec', '--process', file, '--pid-file', pidFile, unit.id];
   const session =
     command.terminal === true
       ? spawnOnTerminal(program, argv, command)
       : spawnOnPipes(program, argv, command);
-  void session.exit.finally(() => rmSync(file, { force: true })).catch(() => {});
+  const placed = new AbortController();
+  void placeInUnified(unit, pidFile, placed.signal);
+  const clean = () => {
+    placed.abort();
+    rmSync(file, { force: true });
+    rmSync(pidFile, { force: true });
+  };
+  session.exit.then(clean, clean);
   return session;
+}
+
+/** On a hybrid host runc leaves the version 2 hierarchy out, by which units are suspended. */
+async function placeInUnified(unit: Unit, pidFile: string, signal: AbortSignal): Promise<void> {
+  if (!unit.cgroup.isHybrid) return;
+  while (!signal.aborted) {
+    const pid = existsSync(pidFile) ? Number(readFileSync(pidFile, 'utf8')) : 0;
+    if (pid > 0) {
+      try {
+        unit.cgroup.addToUnified(pid);
+      } catch {
+        // It has ended already.
+      }
+      return;
+    }
+    await sleep(5, undefined, { signal }).catch(() => undefined);
+  }
 }
 
 function writeProcess(unit: Unit, command: ExecSpec): string {

@@ -38,20 +38,30 @@ export function createRestoreStdio(plan: MonitorPlan): UnitStdio {
   return plan.terminal ? TerminalStdio.open(plan.paths.pts, plan.size) : new PipeStdio(plan.stdin);
 }
 
+/** A descriptor of this process that stands for one in the images. */
+export interface Inherited {
+  /** `pipe:[INODE]`, `tty[RDEV:DEV]`. */
+  resource: string;
+  fd: number;
+}
+
 /**
- * For CRIU: which descriptor of the child stands for which one in the images. They are the child's 3, 4 and 5; 0, 1 and 2
- * stay CRIU's own.
+ * What of the new standard streams stands for which descriptor in the images. Every resource needs a descriptor number of
+ * its own in CRIU, even where several are the same terminal.
  */
-export function inheritedDescriptors(
+export function inheritedStreams(
   saved: StdioKeys,
   consoleKeys: readonly string[],
-): { descriptor: number; resource: string }[] {
-  if (saved.kind === 'terminal') {
-    const keys = new Set([saved.terminal, ...consoleKeys]);
-    return [...keys].map((resource) => ({ descriptor: 3, resource }));
-  }
-  const keys = [saved.stdin, saved.stdout, saved.stderr];
-  return keys.flatMap((resource, i) => (resource === undefined ? [] : [{ descriptor: 3 + i, resource }]));
+  stdio: UnitStdio,
+): Inherited[] {
+  const streams = stdio.childSide;
+  const resources =
+    saved.kind === 'terminal'
+      ? [...new Set([saved.terminal, ...consoleKeys])].map((resource) => ({ resource, fd: streams[0] }))
+      : [saved.stdin, saved.stdout, saved.stderr].map((resource, i) => ({ resource, fd: streams[i] }));
+  return resources.filter(
+    (entry): entry is Inherited => entry.resource !== undefined && typeof entry.fd === 'number',
+  );
 }
 
 /**
@@ -96,6 +106,7 @@ async function runCriu(
 ): Promise<number> {
   const pidFile = path.join(plan.paths.run, 'init.pid');
   rmSync(pidFile, { force: true });
+  const inherited = inheritedStreams(restore.stdio, restore.consoleKeys, stdio);
   const argv = restoreCommand({
     imageDirectory: restore.imageDirectory,
     workDirectory: plan.paths.run,
@@ -110,11 +121,12 @@ async function runCriu(
     actionScripts: [handshake.actionScript],
     detached: true,
     pidFile,
-    inheritDescriptors: inheritedDescriptors(restore.stdio, restore.consoleKeys),
+    // 0, 1 and 2 are CRIU's own.
+    inheritDescriptors: inherited.map(({ resource }, i) => ({ descriptor: 3 + i, resource })),
   });
   const [program, wrapped] = commandInCgroup(new Cgroup(plan.id), restore.criu, argv);
   const child = spawn(program, wrapped, {
-    stdio: ['ignore', 'ignore', 'ignore', ...stdio.childSide],
+    stdio: ['ignore', 'ignore', 'ignore', ...inherited.map(({ fd }) => fd)],
     cwd: '/',
     env: { ...process.env, ...handshake.environment },
   });

@@ -152,6 +152,13 @@ export function adaptRuntimeState(
   };
 }
 
+/** What the runtime knows of a container; `undefined` if it does not know it. */
+export function readRuntimeState(runtime: OciRuntime, id: string): Record<string, unknown> | undefined {
+  const file = runtimeStateFile(runtime, id);
+  if (!existsSync(file)) return undefined;
+  return JSON.parse(readFileSync(file, 'utf8')) as Record<string, unknown>;
+}
+
 /** Writes state for a container that the runtime did not create itself. */
 export function writeRuntimeState(runtime: OciRuntime, id: string, state: unknown): void {
   const file = runtimeStateFile(runtime, id);

@@ -6,12 +6,16 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { CairnError } from '../errors.ts';
 import { Cgroup } from '../linux/cgroups.ts';
 import { close } from '../linux/libc.ts';
+import { mountsOf } from '../linux/mounts.ts';
 import { openPidfd, signalPidfd } from '../linux/pidfd.ts';
 import { isAlive, readNamespaces } from '../linux/process.ts';
 import { bridgedNetwork, detachNetwork, type UnitNetwork } from '../network/attach.ts';
 import type { Addresses } from '../network/addresses.ts';
 import type { Bridge } from '../network/bridge.ts';
 import { publishPorts, withdrawPorts } from '../network/publish.ts';
+import type { OciConfiguration } from './bundle.ts';
+import { consoleKeys } from './console-keys.ts';
+import { type ExternalMount, externalMounts } from './external-mounts.ts';
 import { type ExecSession, type ExecSpec, execInUnit } from './exec.ts';
 import { type LogLine, type LogOptions, readLog } from './log-reader.ts';
 import { askMonitor, type Attachment, attachToMonitor, launchMonitor } from './monitor-client.ts';
@@ -19,7 +23,7 @@ import type { MonitorPlan, MonitorTask } from './monitor-plan.ts';
 import { readStdioKeys, type StdioKeys } from './monitor-stdio.ts';
 import type { UnitPaths } from './paths.ts';
 import { mountRootFileSystem, unmountRootFileSystem, writeNetworkFiles } from './root-file-system.ts';
-import { forgetContainer, type OciRuntime } from './runtime.ts';
+import { forgetContainer, type OciRuntime, readRuntimeState } from './runtime.ts';
 import type { UnitSpec } from './spec.ts';
 import type { TerminalSize } from './terminal.ts';
 import { readStatusRecord, recordIsAlive, statusOf, type UnitEnd, type UnitStatus } from './unit-status.ts';
@@ -33,6 +37,17 @@ export interface UnitSurroundings {
   addresses: Addresses;
   /** Node.js for the monitors. */
   node: string;
+}
+
+/** What leads out of a unit, as it has to be known for its restore. All of it is plain data. */
+export interface UnitExternals {
+  mounts: ExternalMount[];
+  /** Standard streams. */
+  stdio: StdioKeys;
+  /** Everything that is the unit's terminal: `--external` of the dump. Empty without a terminal. */
+  consoleKeys: string[];
+  /** What the OCI runtime knows of the unit; `undefined` if it knows nothing. */
+  runtimeState: Record<string, unknown> | undefined;
 }
 
 /** A unit whose files exist. Holds no descriptors: it may be thrown away and opened again at any time. */
@@ -290,9 +305,25 @@ export class Unit {
     rmSync(this.paths.state, { recursive: true, force: true });
   }
 
-  /** Options of its OCI configuration, as they were written. */
-  readBundle(): unknown {
-    return JSON.parse(readFileSync(path.join(this.paths.bundle, 'config.json'), 'utf8'));
+  /** Its OCI configuration, as it was written. */
+  readBundle(): OciConfiguration {
+    return JSON.parse(readFileSync(path.join(this.paths.bundle, 'config.json'), 'utf8')) as OciConfiguration;
+  }
+
+  /**
+   * What leads out of it, for a checkpoint. Throws `unit-not-running` (argument).
+   */
+  async externals(): Promise<UnitExternals> {
+    const { pid } = await this.status();
+    const stdio = this.stdioKeys();
+    if (pid === undefined || stdio === undefined) throw this.#notRunning();
+    const binds = this.readBundle().mounts.filter((mount) => mount.type === 'bind');
+    return {
+      mounts: externalMounts(mountsOf(pid), { binds, pts: this.paths.pts }),
+      stdio,
+      consoleKeys: consoleKeys(stdio, await this.processes()),
+      runtimeState: readRuntimeState(this.runtime, this.id),
+    };
   }
 
   /** Makes the directories that `launch` needs after a reboot. */
