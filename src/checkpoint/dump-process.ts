@@ -1,7 +1,8 @@
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { type DumpOptions, dumpCommand } from '../criu/dump-command.ts';
-import { explainCriu } from '../criu/explain.ts';
+import { explainFailure } from '../criu/explain.ts';
+import { readLog } from '../criu/log.ts';
 import { type DumpStats, decodeDumpStats } from '../criu/stats.ts';
 import type { CairnError } from '../errors.ts';
 import { close, eventfd, pipe, signalEventfd } from '../linux/libc.ts';
@@ -112,7 +113,11 @@ export class DumpProcess implements AsyncDisposable {
   }
 
   #explain(end: ProgramEnd): CairnError {
-    return explainCriu('dump', readLog(path.join(this.directory, logFile)), end);
+    return explainFailure({
+      attempt: 'Saving the job',
+      end,
+      log: readLog(path.join(this.directory, logFile)),
+    });
   }
 
   statistics(): DumpStats | undefined {
@@ -155,13 +160,5 @@ export function leftoverDump(directory: string): ProcessIdentity | undefined {
     return identity !== null && isAlive(identity) ? identity : undefined;
   } catch {
     return undefined;
-  }
-}
-
-function readLog(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch {
-    return '';
   }
 }

@@ -7,6 +7,7 @@ import { CairnError } from '../errors.ts';
 import { mountsOf } from '../linux/mounts.ts';
 import type { SnapshotManifest, UnitImage } from '../store/manifest.ts';
 import type { SnapshotWriter, Store } from '../store/store.ts';
+import { type BindMounts, dumpExternals } from '../units/external-mounts.ts';
 import { readStdioKeys } from '../units/monitor-stdio.ts';
 import { runtimeStateFile } from '../units/runtime.ts';
 import type { Unit } from '../units/unit.ts';
@@ -228,7 +229,7 @@ class CheckpointRun implements AsyncDisposable {
         'stdio-unknown',
         `unit ${unit.id} has no record of its standard streams`,
       );
-    return restoreFacts(criuVersion, mountsOf(rootPid), boundMounts(unit), stdio, savedRuntimeState(unit));
+    return restoreFacts(criuVersion, mountsOf(rootPid), bindMounts(unit), stdio, savedRuntimeState(unit));
   }
 
   async #dump(
@@ -257,7 +258,7 @@ class CheckpointRun implements AsyncDisposable {
         stream: true,
         root: unit.paths.rootfs,
         externals: [
-          ...facts.mounts.map(({ key }) => `mnt[${key}]:${key}`),
+          ...dumpExternals(facts.mounts),
           ...(facts.stdio.kind === 'terminal' ? [facts.stdio.terminal] : []),
         ],
         emptyNetwork: true,
@@ -370,7 +371,7 @@ class CheckpointRun implements AsyncDisposable {
       ...(note === undefined ? {} : { note }),
       ...(pinned === undefined ? {} : { pinned }),
     };
-    for (const packs of sealed) writer.add(packs);
+    for (const packs of sealed) writer.collect(packs);
     await writer.publish(manifest);
     timings.publishMs = performance.now() - started;
     const total = { zero: 0, known: 0, new: 0, stored: 0 };
@@ -422,7 +423,7 @@ export function dumpDirectory(unit: Unit): string {
 }
 
 /** What the OCI runtime knows of the container of a unit. */
-function savedRuntimeState(unit: Unit): unknown {
+function savedRuntimeState(unit: Unit): Record<string, unknown> | null {
   try {
     return JSON.parse(readFileSync(runtimeStateFile(unit.runtime, unit.id), 'utf8'));
   } catch {
@@ -431,11 +432,10 @@ function savedRuntimeState(unit: Unit): unknown {
   }
 }
 
-/** Mount points that the bundle of a unit binds from the host. */
-function boundMounts(unit: Unit): Set<string> {
-  const text = readFileSync(path.join(unit.paths.bundle, 'config.json'), 'utf8');
-  const { mounts } = JSON.parse(text) as { mounts: { destination: string; type: string }[] };
-  return new Set(mounts.filter(({ type }) => type === 'bind').map(({ destination }) => destination));
+/** The bind mounts of a unit, from its bundle. */
+export function bindMounts(unit: Unit): BindMounts {
+  const { mounts } = unit.readBundle() as { mounts: { destination: string; source: string; type: string }[] };
+  return { binds: mounts.filter(({ type }) => type === 'bind'), pts: unit.paths.pts };
 }
 
 interface Published {

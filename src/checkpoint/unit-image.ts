@@ -2,7 +2,7 @@ import { encodePagemap, pageFlags } from '../criu/pagemap.ts';
 import type { Mount } from '../linux/mounts.ts';
 import type { StoredStream, UnitImage } from '../store/manifest.ts';
 import type { StdioKeys } from '../units/monitor-stdio.ts';
-import { type ExternalMount, externalMounts } from './external-mounts.ts';
+import { type BindMounts, type ExternalMount, externalMounts } from '../units/external-mounts.ts';
 import type { CapturedMemory, FrozenUnit } from './frozen-capture.ts';
 import { storedStream } from './layer-capture.ts';
 
@@ -12,9 +12,11 @@ export interface RestoreFacts {
   criuVersion: string;
   mounts: ExternalMount[];
   /** What the OCI runtime knew of the container; adapted on a restore, so that `exec` works again. */
-  runtimeState: unknown;
+  runtimeState: Record<string, unknown> | null;
   /** Keys of the descriptors that lead to the monitor. */
   stdio: StdioKeys;
+  /** Further terminals of the unit's console in the images. */
+  consoleKeys: string[];
   /** PIDs inside the unit whose memory may be brought later (`restart --lazy`), with the bytes of it. */
   memory: { unitPid: number; pagesId: number; bytes: number }[];
 }
@@ -23,11 +25,18 @@ export interface RestoreFacts {
 export function restoreFacts(
   criuVersion: string,
   mounts: readonly Mount[],
-  bound: ReadonlySet<string>,
+  known: BindMounts,
   stdio: StdioKeys,
-  runtimeState: unknown,
+  runtimeState: Record<string, unknown> | null,
 ): RestoreFacts {
-  return { criuVersion, mounts: externalMounts(mounts, bound), stdio, runtimeState, memory: [] };
+  return {
+    criuVersion,
+    mounts: externalMounts(mounts, known),
+    stdio,
+    consoleKeys: [],
+    runtimeState,
+    memory: [],
+  };
 }
 
 /**

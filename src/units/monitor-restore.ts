@@ -3,35 +3,24 @@
  * brings back becomes this process's child.
  */
 
-import { spawn } from 'node:child_process';
-import { readFileSync, rmSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
+import { explainFailure } from '../criu/explain.ts';
+import { readLog } from '../criu/log.ts';
 import { restoreCommand } from '../criu/restore-command.ts';
-import { CairnError, messageOf } from '../errors.ts';
+import type { CairnError } from '../errors.ts';
 import { Cgroup } from '../linux/cgroups.ts';
 import { identityOf } from '../linux/process.ts';
-import { lastLines } from '../linux/run-program.ts';
-import { attachNetwork } from '../network/attach.ts';
-import { type ExternalMount, restoreExternals } from './external-mounts.ts';
+import { Program, type ProgramEnd } from '../linux/spawn.ts';
+import { attachNetwork, releaseNetwork } from '../network/attach.ts';
+import { restoreExternals } from './external-mounts.ts';
 import type { MonitorPlan } from './monitor-plan.ts';
 import type { StartedUnit } from './monitor-start.ts';
 import { PipeStdio, type StdioKeys, TerminalStdio, type UnitStdio } from './monitor-stdio.ts';
+import { type RestorePlan, takeRestorePlan } from './restore-file.ts';
 import { RestoreHandshake } from './restore-handshake.ts';
+import { RestoreServing } from './restore-serving.ts';
 import { adaptRuntimeState, writeRuntimeState } from './runtime.ts';
-
-/** What a restore needs besides the plan; a file that only root can write. */
-export interface RestorePlan {
-  criu: string;
-  /** Directory with the images. */
-  imageDirectory: string;
-  /** How CRIU knew the unit's standard streams when the images were made. */
-  stdio: StdioKeys;
-  /** Further terminals of the unit's console in the images: `/dev/tty`, for example. Same form as `StdioKeys.terminal`. */
-  consoleKeys: string[];
-  externalMounts: ExternalMount[];
-  /** State that the OCI runtime had of the unit (`state.json`), so that `exec` works again. */
-  runtimeState?: Record<string, unknown>;
-}
 
 /** Makes the standard streams that a restored unit gets in place of those it was saved with. */
 export function createRestoreStdio(plan: MonitorPlan): UnitStdio {
@@ -65,27 +54,36 @@ export function inheritedStreams(
 }
 
 /**
- * A command that first enters a control group (in every hierarchy) and makes it the root of a new cgroup namespace, so
- * that what it starts is in there before its first instruction (H03).
+ * Which of our descriptors stand for which ones in the images. CRIU gets them as its 3, 4 …, in this order; 0, 1 and 2 stay
+ * its own.
  */
-export function commandInCgroup(
-  cgroup: Cgroup,
-  program: string,
-  argv: readonly string[],
-): [string, string[]] {
-  const script =
-    'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 1; shift; done; shift; exec "$@"';
-  return ['/bin/sh', ['-c', script, 'sh', ...cgroup.directories(), '--', 'unshare', '-C', program, ...argv]];
+export function inheritedDescriptors(
+  saved: StdioKeys,
+  consoleKeys: readonly string[],
+  childSide: UnitStdio['childSide'],
+): { fd: number; resource: string }[] {
+  const keys: [number | 'ignore', string | undefined][] =
+    saved.kind === 'terminal'
+      ? [...new Set([saved.terminal, ...consoleKeys])].map((key) => [childSide[0], key])
+      : [
+          [childSide[0], saved.stdin],
+          [childSide[1], saved.stdout],
+          [childSide[2], saved.stderr],
+        ];
+  return keys.flatMap(([fd, resource]) =>
+    fd === 'ignore' || resource === undefined ? [] : [{ fd, resource }],
+  );
 }
 
-/** Restores the unit of a plan as the file says. On an error nothing of it is left. */
+/** Restores the unit of a plan as the file says. On an error nothing of it runs. */
 export async function restoreUnit(plan: MonitorPlan, file: string): Promise<StartedUnit> {
-  const restore = JSON.parse(readFileSync(file, 'utf8')) as RestorePlan;
-  const cgroup = new Cgroup(plan.id);
+  const restore = takeRestorePlan(file);
   const stdio = createRestoreStdio(plan);
   using handshake = new RestoreHandshake(plan.paths.run, async (stage, initPid) => {
-    if (stage === 'setup-namespaces' && plan.network !== undefined)
-      await attachNetwork(initPid, plan.network);
+    if (plan.network === undefined) return;
+    // Nothing gets in before all connections are restored: a packet that came earlier would be answered with a reset.
+    if (stage === 'setup-namespaces') await attachNetwork(initPid, plan.network, { hold: true });
+    else await releaseNetwork(plan.network);
   });
   try {
     const pid = await runCriu(plan, restore, stdio, handshake);
@@ -93,7 +91,7 @@ export async function restoreUnit(plan: MonitorPlan, file: string): Promise<Star
     recordRestored(plan, restore, pid);
     return { pid, stdio };
   } catch (error) {
-    await cgroup.kill().catch(() => {});
+    await new Cgroup(plan.id).kill().catch(() => {});
     throw handshake.failure ?? error;
   }
 }
@@ -104,13 +102,19 @@ async function runCriu(
   stdio: UnitStdio,
   handshake: RestoreHandshake,
 ): Promise<number> {
-  const pidFile = path.join(plan.paths.run, 'init.pid');
-  rmSync(pidFile, { force: true });
-  const inherited = inheritedStreams(restore.stdio, restore.consoleKeys, stdio);
+  const { source } = restore;
+  const directory = path.join(plan.paths.run, 'restore');
+  rmSync(directory, { recursive: true, force: true });
+  mkdirSync(directory, { mode: 0o700 });
+  await using serving = source.kind === 'snapshot' ? new RestoreServing({ directory, source }) : undefined;
+  await serving?.listening;
+  const pidFile = path.join(directory, 'init.pid');
+  const inherited = inheritedDescriptors(restore.stdio, restore.consoleKeys, stdio.childSide);
   const argv = restoreCommand({
-    imageDirectory: restore.imageDirectory,
-    workDirectory: plan.paths.run,
+    imageDirectory: source.kind === 'directory' ? source.directory : directory,
+    workDirectory: directory,
     logFile: 'restore.log',
+    stream: serving !== undefined,
     root: plan.paths.rootfs,
     externals: restoreExternals(restore.externalMounts),
     emptyNetwork: true,
@@ -121,42 +125,30 @@ async function runCriu(
     actionScripts: [handshake.actionScript],
     detached: true,
     pidFile,
-    // 0, 1 and 2 are CRIU's own.
     inheritDescriptors: inherited.map(({ resource }, i) => ({ descriptor: 3 + i, resource })),
   });
-  const [program, wrapped] = commandInCgroup(new Cgroup(plan.id), restore.criu, argv);
-  const child = spawn(program, wrapped, {
-    stdio: ['ignore', 'ignore', 'ignore', ...inherited.map(({ fd }) => fd)],
-    cwd: '/',
+  const groups = new Cgroup(plan.id).directories();
+  await using criu = new Program([restore.criu, ...argv], {
+    descriptors: inherited.map(({ fd }) => fd),
     env: { ...process.env, ...handshake.environment },
+    cwd: '/',
+    cgroupFiles: groups.map((group) => path.join(group, 'cgroup.procs')),
+    newCgroupNamespace: true,
+    ignoreSigpipe: true,
   });
-  const code = await new Promise<number | string>((resolve, reject) => {
-    child.once('error', reject);
-    child.once('exit', (exitCode, signal) => resolve(exitCode ?? signal ?? 'unknown'));
-  }).catch((error: unknown) => messageOf(error));
-  if (code === 0) return Number(readFileSync(pidFile, 'utf8'));
-  const log = readLog(path.join(plan.paths.run, 'restore.log'));
-  throw new CairnError(
-    'permanent',
-    'restore-failed',
-    `CRIU could not restore the unit: it ended with ${code}.`,
-    {
-      lines: lastLines(
-        log
-          .split('\n')
-          .filter((line) => line.includes('Error'))
-          .join('\n'),
-      ),
-    },
-  );
+  const end = await Promise.race([criu.ended, ...(serving === undefined ? [] : [serving.failed])]);
+  if (end.exitCode !== 0) {
+    // A thread that could not give what was asked for is the cause, and CRIU's complaint only follows from it.
+    await serving?.settled(200);
+    throw serving?.error ?? criuFailure(path.join(directory, 'restore.log'), end);
+  }
+  const pid = Number(readFileSync(pidFile, 'utf8'));
+  rmSync(directory, { recursive: true, force: true });
+  return pid;
 }
 
-function readLog(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch {
-    return '';
-  }
+function criuFailure(log: string, end: ProgramEnd): CairnError {
+  return explainFailure({ attempt: 'Restoring the unit', end, log: readLog(log) });
 }
 
 /** Tells the OCI runtime of a unit that CRIU has restored, so that commands can be run in it. */

@@ -3,71 +3,88 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { ReaderEnvironment } from '../store/chunk-reader.ts';
 import { decodeReadPlan, encodeReadPlan, type ReadPlan } from '../store/read-plan.ts';
+import type { ExternalMount } from './external-mounts.ts';
 import type { StdioKeys } from './monitor-stdio.ts';
 
 /** One image that CRIU may ask for: bytes that were few, or a list of the read plan. */
-export interface RestoreImage {
+export interface SnapshotImage {
   name: string;
+  /** Bytes. */
   size: number;
   content: { inlineBase64: string } | { list: number };
 }
 
-/** A restore of one unit. */
-export interface RestoreTask {
-  /** The program. */
+/** Where the images of a restore are. */
+export type ImageSource =
+  /** Files, as CRIU wrote them. */
+  | { kind: 'directory'; directory: string }
+  /** The store; `lazy`: memory is brought while the unit runs already. */
+  | {
+      kind: 'snapshot';
+      lazy: boolean;
+      images: SnapshotImage[];
+      plan: ReadPlan;
+      environment: ReaderEnvironment;
+    };
+
+/** What a restore needs besides the plan of the monitor. */
+export interface RestorePlan {
   criu: string;
-  images: RestoreImage[];
-  /** As CRIU takes them: `mnt[/dev/shm]:/run/…`. */
-  externals: string[];
-  /** Keys of the descriptors that led to the monitor when the image was made. */
+  source: ImageSource;
+  /** How CRIU knew the unit's standard streams when the images were made. */
   stdio: StdioKeys;
-  /** State of the OCI runtime, already adapted but for the process. */
-  runtimeState: unknown;
-  /** Memory is brought while the unit runs already. */
-  lazy: boolean;
-  plan: ReadPlan;
-  environment: ReaderEnvironment;
+  /** Further terminals of the unit's console in the images: `/dev/tty`, for example. Same form as `StdioKeys.terminal`. */
+  consoleKeys: string[];
+  externalMounts: ExternalMount[];
+  /** State that the OCI runtime had of the unit (`state.json`), so that `exec` works again. */
+  runtimeState?: Record<string, unknown>;
 }
 
-type Written = Omit<RestoreTask, 'plan' | 'environment'> & {
-  environment: { packDirectory: string; hashKey: string; packKeys: string };
-};
+interface WrittenKeys {
+  packDirectory: string;
+  hashKey: string;
+  packKeys: string;
+}
 
-/** Writes a task; two files, readable by root alone: it holds the keys of the packs that are needed. */
-export function writeRestoreTask(file: string, task: RestoreTask): void {
-  const { plan, environment, ...rest } = task;
-  const base64 = (bytes: Uint8Array) => Buffer.from(bytes).toString('base64');
-  const written: Written = {
-    ...rest,
-    environment: {
-      packDirectory: environment.packDirectory,
-      hashKey: base64(environment.hashKey),
-      packKeys: base64(environment.packKeys),
-    },
+/** Writes a plan as files that only root can read: it may hold the keys of the packs that are needed. */
+export function writeRestorePlan(file: string, plan: RestorePlan): void {
+  const { source } = plan;
+  if (source.kind === 'directory') {
+    writeFileSync(file, JSON.stringify(plan), { mode: 0o600 });
+    return;
+  }
+  const { plan: readPlan, environment, ...rest } = source;
+  const keys: WrittenKeys = {
+    packDirectory: environment.packDirectory,
+    hashKey: Buffer.from(environment.hashKey).toString('base64'),
+    packKeys: Buffer.from(environment.packKeys).toString('base64'),
   };
-  writeFileSync(`${file}.plan`, encodeReadPlan(plan), { mode: 0o600 });
-  writeFileSync(file, JSON.stringify(written), { mode: 0o600 });
+  writeFileSync(readPlanFile(file), encodeReadPlan(readPlan), { mode: 0o600 });
+  writeFileSync(file, JSON.stringify({ ...plan, source: { ...rest, environment: keys } }), { mode: 0o600 });
 }
 
-/** Reads a task and removes its files. */
-export function takeRestoreTask(file: string): RestoreTask {
-  const written = JSON.parse(readFileSync(file, 'utf8')) as Written;
-  const plan = decodeReadPlan(readFileSync(`${file}.plan`));
-  removeRestoreTask(file);
+/** Reads a plan and removes its files. */
+export function takeRestorePlan(file: string): RestorePlan {
+  const written = JSON.parse(readFileSync(file, 'utf8')) as RestorePlan;
+  if (written.source.kind === 'directory') return written;
+  const plan = decodeReadPlan(readFileSync(readPlanFile(file)));
+  removeRestorePlan(file);
+  const keys = written.source.environment as unknown as WrittenKeys;
   const bytes = (text: string) => new Uint8Array(Buffer.from(text, 'base64'));
-  return {
-    ...written,
-    plan,
-    environment: {
-      packDirectory: written.environment.packDirectory,
-      hashKey: bytes(written.environment.hashKey),
-      packKeys: bytes(written.environment.packKeys),
-    },
+  const environment = {
+    packDirectory: keys.packDirectory,
+    hashKey: bytes(keys.hashKey),
+    packKeys: bytes(keys.packKeys),
   };
+  return { ...written, source: { ...written.source, plan, environment } };
 }
 
-/** Removes the files of a task that nobody took. */
-export function removeRestoreTask(file: string): void {
+/** Removes the files of a plan that nobody took. */
+export function removeRestorePlan(file: string): void {
   rmSync(file, { force: true });
-  rmSync(`${file}.plan`, { force: true });
+  rmSync(readPlanFile(file), { force: true });
+}
+
+function readPlanFile(file: string): string {
+  return `${file}.reads`;
 }

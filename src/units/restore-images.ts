@@ -2,7 +2,12 @@
 
 import type { ImageSource } from '../criu/stream-serve.ts';
 import { ChunkReader } from '../store/chunk-reader.ts';
-import type { RestoreTask } from './restore-file.ts';
+import type { ImageSource as RestoreSource } from './restore-file.ts';
+
+export type SnapshotSource = Pick<
+  Extract<RestoreSource, { kind: 'snapshot' }>,
+  'images' | 'plan' | 'environment'
+>;
 
 type Content = { inline: Uint8Array } | { list: number };
 
@@ -11,7 +16,7 @@ export class SnapshotImages implements ImageSource, Disposable {
   readonly #reader: ChunkReader;
   readonly #images: ReadonlyMap<string, Content>;
 
-  constructor(task: Pick<RestoreTask, 'images' | 'plan' | 'environment'>) {
+  constructor(task: SnapshotSource) {
     this.#reader = new ChunkReader(task.environment, task.plan);
     this.#images = new Map(
       task.images.map(({ name, content }) => [

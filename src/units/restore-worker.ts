@@ -3,13 +3,12 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { StreamServe } from '../criu/stream-serve.ts';
 import { CairnError, messageOf } from '../errors.ts';
-import type { RestoreTask } from './restore-file.ts';
-import { SnapshotImages } from './restore-images.ts';
+import { SnapshotImages, type SnapshotSource } from './restore-images.ts';
 
 export interface RestoreWorkerData {
   /** Where the streamer's socket is made. */
   directory: string;
-  task: Pick<RestoreTask, 'images' | 'plan' | 'environment'>;
+  source: SnapshotSource;
   /** An eventfd that ends it. */
   wakeFd: number;
 }
@@ -26,8 +25,8 @@ const port = parentPort;
 if (port === null) throw new Error('restore-worker runs in a worker thread');
 const tell = (message: RestoreWorkerMessage) => port.postMessage(message);
 
-function serve({ directory, task, wakeFd }: RestoreWorkerData): void {
-  using images = new SnapshotImages(task);
+function serve({ directory, source, wakeFd }: RestoreWorkerData): void {
+  using images = new SnapshotImages(source);
   using server = new StreamServe(directory, images);
   server.watch(wakeFd);
   tell({ kind: 'listening' });

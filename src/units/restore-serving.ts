@@ -1,0 +1,70 @@
+/** The thread that serves the images of a restore, seen from the monitor. */
+
+import { Worker } from 'node:worker_threads';
+import { CairnError, type ErrorClass } from '../errors.ts';
+import { close, eventfd, signalEventfd } from '../linux/libc.ts';
+import type { RestoreWorkerData, RestoreWorkerMessage } from './restore-worker.ts';
+
+/** Starts with the constructor; disposing ends it. */
+export class RestoreServing implements AsyncDisposable {
+  /** Resolves when CRIU may be started. */
+  readonly listening: Promise<void>;
+  /** Rejects if the images cannot be served; never resolves. */
+  readonly failed: Promise<never>;
+  error: CairnError | undefined;
+  readonly #worker: Worker;
+  readonly #ended: Promise<void>;
+  readonly #wakeFd = eventfd();
+
+  constructor(data: Omit<RestoreWorkerData, 'wakeFd'>) {
+    const workerData: RestoreWorkerData = { ...data, wakeFd: this.#wakeFd };
+    this.#worker = new Worker(new URL('./restore-worker.ts', import.meta.url), { workerData });
+    const heard = Promise.withResolvers<void>();
+    const failed = Promise.withResolvers<never>();
+    const ended = Promise.withResolvers<void>();
+    const fail = (error: CairnError) => {
+      this.error ??= error;
+      heard.reject(this.error);
+      failed.reject(this.error);
+    };
+    this.#worker.on('message', (message: RestoreWorkerMessage) => {
+      if (message.kind === 'listening') heard.resolve();
+      if (message.kind === 'failed') fail(revive(message.error));
+    });
+    this.#worker.on('error', (cause) =>
+      fail(
+        new CairnError('temporary', 'restore-serve-failed', 'The thread that serves the images has ended.', {
+          cause,
+        }),
+      ),
+    );
+    this.#worker.on('exit', () => ended.resolve());
+    this.listening = heard.promise;
+    this.failed = failed.promise;
+    this.#ended = ended.promise;
+    this.failed.catch(() => {});
+    this.listening.catch(() => {});
+  }
+
+  /** Waits until the thread has said why it ended, but not for long. */
+  async settled(timeoutMs: number): Promise<void> {
+    const timeout = Promise.withResolvers<void>();
+    const timer = setTimeout(timeout.resolve, timeoutMs);
+    await Promise.race([this.#ended, timeout.promise]);
+    clearTimeout(timer);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    signalEventfd(this.#wakeFd);
+    await this.settled(1000);
+    await this.#worker.terminate();
+    close(this.#wakeFd);
+  }
+}
+
+function revive(error: Extract<RestoreWorkerMessage, { kind: 'failed' }>['error']): CairnError {
+  return new CairnError(error.class as ErrorClass, error.code, error.message, {
+    lines: error.lines,
+    ...(error.remedy === undefined ? {} : { remedy: error.remedy }),
+  });
+}
