@@ -1,4 +1,7 @@
 import type { SealedPacks, WriterEnvironment } from '../store/chunk-writer.ts';
+import type { ReaderEnvironment } from '../store/chunk-reader.ts';
+import type { ReadPlan } from '../store/read-plan.ts';
+import type { RestoredEntry } from './layer-restore.ts';
 import type { ScannedEntry } from './layer-scan.ts';
 import type { MemorySegments } from './memory-segments.ts';
 import type { PortableError } from './portable-error.ts';
@@ -35,6 +38,14 @@ export type CaptureRequest =
   | { op: 'scan-layer'; root: string }
   /** Reads files below `root`, taking turns with other workers through `next`. */
   | { op: 'read-files'; root: string; paths: readonly string[]; next: SharedCounter; mode: CaptureMode }
+  /** Writes a layer of a snapshot into an empty directory. */
+  | {
+      op: 'restore-layer';
+      root: string;
+      entries: readonly RestoredEntry[];
+      plan: ReadPlan;
+      environment: ReaderEnvironment;
+    }
   /** Compresses, encrypts, appends and syncs everything; the worker's part of the snapshot is complete. */
   | { op: 'finish' }
   /** Drops everything since `begin`. */
@@ -82,6 +93,7 @@ export interface CaptureAnswers {
   'store-bytes': PortableStream;
   'scan-layer': ScannedEntry[];
   'read-files': ReadFile[];
+  'restore-layer': undefined;
   finish: SealedPacks;
   abort: undefined;
 }

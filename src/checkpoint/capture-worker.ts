@@ -5,6 +5,7 @@ import { type CaptureEvent as StreamEvent, StreamCapture } from '../criu/stream-
 import { CairnError } from '../errors.ts';
 import { read } from '../linux/libc.ts';
 import { ChunkListBuilder } from '../store/chunk-list.ts';
+import { ChunkReader } from '../store/chunk-reader.ts';
 import { ChunkWriter } from '../store/chunk-writer.ts';
 import { chunkIdBytes, inlineLimitBytes, maxChunkBytes } from '../store/format.ts';
 import type {
@@ -18,6 +19,7 @@ import type {
 } from './capture-protocol.ts';
 import { ImageCollector } from './image-collector.ts';
 import { readFiles, type StreamSink } from './layer-read.ts';
+import { restoreLayer } from './layer-restore.ts';
 import { scanLayer } from './layer-scan.ts';
 import { segmentFields } from './memory-merge.ts';
 import { planMemory } from './memory-plan.ts';
@@ -77,6 +79,11 @@ function answer(request: CaptureRequest, tell: (event: CaptureEvent) => void): u
       return readFiles(request.root, request.paths, request.next, openSink, request.mode, (bytes) =>
         tell({ kind: 'progress', bytes }),
       );
+    case 'restore-layer': {
+      using reader = new ChunkReader(request.environment, request.plan);
+      restoreLayer(request.root, request.entries, reader);
+      return undefined;
+    }
     case 'finish': {
       using ended = current();
       writer = undefined;

@@ -1,15 +1,11 @@
-import { readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import path from 'node:path';
 import type { Criu } from '../criu/find.ts';
 import type { DumpStats } from '../criu/stats.ts';
 import { CairnError } from '../errors.ts';
-import { mountsOf } from '../linux/mounts.ts';
 import type { SnapshotManifest, UnitImage } from '../store/manifest.ts';
 import type { SnapshotWriter, Store } from '../store/store.ts';
-import { type BindMounts, dumpExternals } from '../units/external-mounts.ts';
-import { readStdioKeys } from '../units/monitor-stdio.ts';
-import { runtimeStateFile } from '../units/runtime.ts';
+import { dumpExternals } from '../units/external-mounts.ts';
 import type { Unit } from '../units/unit.ts';
 import { type CapturePool, type CaptureSet, workersOf } from './capture-pool.ts';
 import { DumpProcess } from './dump-process.ts';
@@ -166,7 +162,7 @@ class CheckpointRun implements AsyncDisposable {
       await this.#begin(writer);
       const layers = this.#layers(preflight.rootPid);
       await this.#save(preflight, layers, timings);
-      const facts = this.#facts(criu.version, preflight.rootPid);
+      const facts = restoreFacts(criu.version, await unit.externals());
       return await this.#dump(criu.path, preflight, layers, facts, writer, timings);
     } catch (error) {
       await this.#giveUp(writer);
@@ -220,18 +216,6 @@ class CheckpointRun implements AsyncDisposable {
     timings.preSaveMs = performance.now() - started;
   }
 
-  #facts(criuVersion: string, rootPid: number): RestoreFacts {
-    const { unit } = this.#request;
-    const stdio = readStdioKeys(unit.paths.stdio);
-    if (stdio === undefined)
-      throw new CairnError(
-        'permanent',
-        'stdio-unknown',
-        `unit ${unit.id} has no record of its standard streams`,
-      );
-    return restoreFacts(criuVersion, mountsOf(rootPid), bindMounts(unit), stdio, savedRuntimeState(unit));
-  }
-
   async #dump(
     criu: string,
     preflight: Preflight,
@@ -257,10 +241,7 @@ class CheckpointRun implements AsyncDisposable {
         afterwards: then === 'stop' ? 'stop' : 'run',
         stream: true,
         root: unit.paths.rootfs,
-        externals: [
-          ...dumpExternals(facts.mounts),
-          ...(facts.stdio.kind === 'terminal' ? [facts.stdio.terminal] : []),
-        ],
+        externals: [...dumpExternals(facts.mounts), ...facts.consoleKeys],
         emptyNetwork: true,
         tcp: 'established',
         networkLock: 'nftables',
@@ -420,22 +401,6 @@ class CheckpointRun implements AsyncDisposable {
 /** Where CRIU's socket, log and statistics are during a dump. */
 export function dumpDirectory(unit: Unit): string {
   return path.join(unit.paths.run, 'dump');
-}
-
-/** What the OCI runtime knows of the container of a unit. */
-function savedRuntimeState(unit: Unit): Record<string, unknown> | null {
-  try {
-    return JSON.parse(readFileSync(runtimeStateFile(unit.runtime, unit.id), 'utf8'));
-  } catch {
-    // Only `exec` after a restart needs it.
-    return null;
-  }
-}
-
-/** The bind mounts of a unit, from its bundle. */
-export function bindMounts(unit: Unit): BindMounts {
-  const { mounts } = unit.readBundle() as { mounts: { destination: string; source: string; type: string }[] };
-  return { binds: mounts.filter(({ type }) => type === 'bind'), pts: unit.paths.pts };
 }
 
 interface Published {

@@ -1,8 +1,6 @@
 import { encodePagemap, pageFlags } from '../criu/pagemap.ts';
-import type { Mount } from '../linux/mounts.ts';
 import type { StoredStream, UnitImage } from '../store/manifest.ts';
-import type { StdioKeys } from '../units/monitor-stdio.ts';
-import { type BindMounts, type ExternalMount, externalMounts } from '../units/external-mounts.ts';
+import type { UnitExternals } from '../units/unit.ts';
 import type { CapturedMemory, FrozenUnit } from './frozen-capture.ts';
 import { storedStream } from './layer-capture.ts';
 
@@ -10,33 +8,18 @@ import { storedStream } from './layer-capture.ts';
 export interface RestoreFacts {
   /** CRIU that wrote the images. */
   criuVersion: string;
-  mounts: ExternalMount[];
-  /** What the OCI runtime knew of the container; adapted on a restore, so that `exec` works again. */
-  runtimeState: Record<string, unknown> | null;
-  /** Keys of the descriptors that lead to the monitor. */
-  stdio: StdioKeys;
-  /** Further terminals of the unit's console in the images. */
+  mounts: UnitExternals['mounts'];
+  stdio: UnitExternals['stdio'];
   consoleKeys: string[];
+  runtimeState: Record<string, unknown> | null;
   /** PIDs inside the unit whose memory may be brought later (`restart --lazy`), with the bytes of it. */
   memory: { unitPid: number; pagesId: number; bytes: number }[];
 }
 
-/** Facts for the restore, from what the unit's first process sees. Pure. */
-export function restoreFacts(
-  criuVersion: string,
-  mounts: readonly Mount[],
-  known: BindMounts,
-  stdio: StdioKeys,
-  runtimeState: Record<string, unknown> | null,
-): RestoreFacts {
-  return {
-    criuVersion,
-    mounts: externalMounts(mounts, known),
-    stdio,
-    consoleKeys: [],
-    runtimeState,
-    memory: [],
-  };
+/** Facts for the restore, from what leads out of the unit. */
+export function restoreFacts(criuVersion: string, externals: UnitExternals): RestoreFacts {
+  const { mounts, stdio, consoleKeys, runtimeState } = externals;
+  return { criuVersion, mounts, stdio, consoleKeys, runtimeState: runtimeState ?? null, memory: [] };
 }
 
 /**

@@ -109,16 +109,24 @@ export function mountRootFileSystem(paths: UnitPaths, lower: string, shmBytes: n
   for (const directory of [paths.upper, paths.work, paths.rootfs, paths.shm, paths.pts]) {
     mkdirSync(directory, { recursive: true });
   }
-  const size = shmBytes === undefined ? 'size=50%' : `size=${shmBytes}`;
+  const { nosuid, nodev, noexec } = mountFlags;
   mountOnce(
     'overlay',
     paths.rootfs,
     `lowerdir=${escaped(lower, true)},upperdir=${escaped(paths.upper)},workdir=${escaped(paths.work)}`,
-    0,
+    // The device nodes of a unit are mounts of their own; those that an image or a snapshot brings are of no use.
+    nodev,
   );
-  const { nosuid, nodev, noexec } = mountFlags;
-  mountOnce('tmpfs', paths.shm, `mode=1777,${size}`, nosuid | nodev | noexec);
+  mountShm(paths, shmBytes);
   mountOnce('devpts', paths.pts, 'newinstance,ptmxmode=0666,mode=0620,gid=5', nosuid | noexec);
+}
+
+/** Mounts the tmpfs that is /dev/shm of a unit: a restore fills it before the rest is mounted. */
+export function mountShm(paths: UnitPaths, bytes: number | undefined): void {
+  mkdirSync(paths.shm, { recursive: true });
+  const { nosuid, nodev, noexec } = mountFlags;
+  const size = bytes === undefined ? 'size=50%' : `size=${bytes}`;
+  mountOnce('tmpfs', paths.shm, `mode=1777,${size}`, nosuid | nodev | noexec);
 }
 
 function mountOnce(type: string, target: string, options: string, flags: number): void {

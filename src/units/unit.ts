@@ -22,7 +22,12 @@ import { askMonitor, type Attachment, attachToMonitor, launchMonitor } from './m
 import type { MonitorPlan, MonitorTask } from './monitor-plan.ts';
 import { readStdioKeys, type StdioKeys } from './monitor-stdio.ts';
 import type { UnitPaths } from './paths.ts';
-import { mountRootFileSystem, unmountRootFileSystem, writeNetworkFiles } from './root-file-system.ts';
+import {
+  mountRootFileSystem,
+  mountShm,
+  unmountRootFileSystem,
+  writeNetworkFiles,
+} from './root-file-system.ts';
 import { forgetContainer, type OciRuntime, readRuntimeState } from './runtime.ts';
 import type { UnitSpec } from './spec.ts';
 import type { TerminalSize } from './terminal.ts';
@@ -93,9 +98,12 @@ export class Unit {
 
   /** Mounts the root file system, /dev/shm and /dev/pts. They may be mounted already. */
   mountRoot(): void {
-    const { memoryBytes } = this.spec.resources;
-    mountRootFileSystem(this.paths, this.lower, memoryBytes);
-    writeNetworkFiles(this.paths.rootfs, { hostname: this.spec.hostname, address: this.address });
+    mountRootFileSystem(this.paths, this.lower, this.spec.resources.memoryBytes);
+  }
+
+  /** Mounts only /dev/shm, so that a restore can fill it. */
+  mountShm(): void {
+    mountShm(this.paths, this.spec.resources.memoryBytes);
   }
 
   /**
@@ -113,6 +121,9 @@ export class Unit {
       throw new CairnError('argument', 'unit-running', `The unit ${this.id} is running already.`);
     }
     this.mountRoot();
+    // A restored program finds the files that it knew.
+    if (task.kind === 'start')
+      writeNetworkFiles(this.paths.rootfs, { hostname: this.spec.hostname, address: this.address });
     if (task.kind !== 'adopt') {
       rmSync(this.paths.status, { force: true });
       forgetContainer(this.runtime, this.id);

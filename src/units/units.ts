@@ -74,6 +74,18 @@ export class Units {
     }
   }
 
+  /**
+   * Makes a unit that exists and does not run ready to be launched again, after a `release` or a reboot: run directory,
+   * control group, bundle. Its files stay. `spec` may differ from the one it had.
+   */
+  async renew(spec: UnitSpec): Promise<Unit> {
+    parseUnitSpec(spec);
+    const paths = unitPaths(this.#options, spec.id);
+    const unit = await this.#build(spec, paths);
+    await writeDurably(paths.spec, [Buffer.from(`${JSON.stringify(spec, null, 1)}\n`)]);
+    return unit;
+  }
+
   async #build(spec: UnitSpec, paths: UnitPaths): Promise<Unit> {
     for (const directory of [paths.bundle, paths.upper, paths.work, paths.logs, paths.run]) {
       mkdirSync(directory, { recursive: true, mode: directory === paths.upper ? 0o755 : 0o700 });
@@ -119,7 +131,8 @@ export class Units {
           ? await addresses.allocate(spec.id, wanted)
           : await addresses.addressOf(spec.id);
     const runtime = { program: this.#program(spec.runtime), root: runtimeRoot(this.#options, spec.runtime) };
-    return new Unit({ spec, paths, runtime, lower: await this.#lower(spec), address }, this.#around);
+    const lower = await this.#lower(spec, paths);
+    return new Unit({ spec, paths, runtime, lower, address }, this.#around);
   }
 
   #program(name: UnitSpec['runtime']): string {
@@ -130,7 +143,16 @@ export class Units {
     });
   }
 
-  async #lower(spec: UnitSpec): Promise<string> {
+  /** Found once: the archive of an image may be gone when the unit is opened again. */
+  async #lower(spec: UnitSpec, paths: UnitPaths): Promise<string> {
+    const file = path.join(paths.state, 'lower');
+    if (existsSync(file)) return readFileSync(file, 'utf8');
+    const lower = await this.#findLower(spec);
+    writeFileSync(file, lower, { mode: 0o600 });
+    return lower;
+  }
+
+  async #findLower(spec: UnitSpec): Promise<string> {
     const root = spec.rootFileSystem;
     switch (root.kind) {
       case 'host':

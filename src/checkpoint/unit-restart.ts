@@ -1,0 +1,235 @@
+import { mkdirSync, renameSync, rmSync } from 'node:fs';
+import path from 'node:path';
+import type { Criu } from '../criu/find.ts';
+import { CairnError } from '../errors.ts';
+import type { ChunkList } from '../store/chunk-list.ts';
+import type { SnapshotManifest, StoredStream, UnitImage } from '../store/manifest.ts';
+import type { Store } from '../store/store.ts';
+import type { ExternalMount } from '../units/external-mounts.ts';
+import { type RestorePlan, removeRestorePlan, writeRestorePlan } from '../units/restore-file.ts';
+import { parseUnitSpec, type UnitSpec } from '../units/spec.ts';
+import type { Unit } from '../units/unit.ts';
+import type { Units } from '../units/units.ts';
+import type { CapturePool } from './capture-pool.ts';
+import type { CheckpointEvent, CheckpointPhase } from './events.ts';
+import type { RestoredEntry } from './layer-restore.ts';
+import type { RestoreFacts } from './unit-image.ts';
+
+/** What a clone must not share with the job that it comes from. */
+export interface RestartOverrides {
+  hostname?: string;
+  /** `null`: a free address is chosen. */
+  address?: string | null;
+  ports?: UnitSpec['network']['ports'];
+}
+
+/** A restart of one unit from a snapshot. */
+export interface RestartRequest {
+  jobId: string;
+  sequence: number;
+  /** A new unit, or one whose processes have ended: its files are replaced. */
+  unitId: string;
+  overrides: RestartOverrides;
+  lazy: boolean;
+  onEvent: (event: CheckpointEvent) => void;
+  signal: AbortSignal;
+}
+
+/** Restarts units of this node from snapshots. */
+export class UnitRestarter {
+  readonly #units: Units;
+  readonly #store: Store;
+  readonly #pool: CapturePool;
+  readonly #criu: () => Promise<Criu>;
+
+  constructor(units: Units, store: Store, pool: CapturePool, criu: () => Promise<Criu>) {
+    this.#units = units;
+    this.#store = store;
+    this.#pool = pool;
+    this.#criu = criu;
+  }
+
+  /**
+   * Brings a unit back. The manifest's signature is checked before anything is touched, every chunk before CRIU gets it. On an error
+   * the unit is as it was before: its old files are in place again, and nothing of it runs.
+   */
+  async restart(request: RestartRequest): Promise<{ unit: Unit; timings: Record<string, number> }> {
+    const started = performance.now();
+    const phase = (name: CheckpointPhase) =>
+      request.onEvent({ kind: 'phase', phase: name, atMs: performance.now() - started });
+    phase('prepare');
+    using _pin = this.#store.pin(request.jobId, request.sequence);
+    const manifest = await this.#store.readManifest(request.jobId, request.sequence);
+    const image = onlyUnit(manifest);
+    const criu = await this.#criu();
+    const spec = newSpec(image, request);
+    const { unit, undo } = await this.#makeUnit(spec, image, request.signal);
+    try {
+      const preparedMs = performance.now() - started;
+      phase('restore');
+      request.signal.throwIfAborted();
+      const file = path.join(unit.paths.run, 'restore.json');
+      writeRestorePlan(file, this.#restorePlan(criu.path, unit, image, request.lazy));
+      try {
+        await unit.launch({ kind: 'restore', file });
+      } finally {
+        removeRestorePlan(file);
+      }
+      const totalMs = performance.now() - started;
+      phase('resume');
+      await undo.forget();
+      return { unit, timings: { prepareMs: preparedMs, restoreMs: totalMs - preparedMs, totalMs } };
+    } catch (error) {
+      await undo.run();
+      throw error;
+    }
+  }
+
+  /** The unit with the files of the snapshot, mounted by nobody yet. */
+  async #makeUnit(
+    spec: UnitSpec,
+    image: UnitImage,
+    signal: AbortSignal,
+  ): Promise<{ unit: Unit; undo: { run(): Promise<void>; forget(): Promise<void> } }> {
+    const existing = await this.#units.open(spec.id);
+    if (existing === undefined) {
+      const unit = await this.#units.prepare(spec);
+      try {
+        rmSync(unit.paths.upper, { recursive: true, force: true });
+        await this.#writeLayers(unit, unit.paths.upper, image, signal);
+      } catch (error) {
+        await unit.remove();
+        throw error;
+      }
+      return { unit, undo: { run: () => unit.remove(), forget: async () => {} } };
+    }
+    const { state } = await existing.status();
+    if (state === 'running' || state === 'suspended')
+      throw new CairnError('argument', 'unit-running', `unit ${spec.id} is running`, {
+        remedy: 'stop the job first, or restart it with --clone',
+      });
+    await existing.release();
+    const { upper } = existing.paths;
+    const next = `${upper}.next`;
+    const before = `${upper}.before`;
+    // Left by a daemon that died in the middle: without `upper` the one before is the valid one.
+    rmSync(next, { recursive: true, force: true });
+    const unit = await this.#units.renew(spec);
+    const putBack = async () => {
+      await unit.release();
+      rmSync(next, { recursive: true, force: true });
+      rmSync(upper, { recursive: true, force: true });
+      renameSync(before, upper);
+    };
+    try {
+      await this.#writeLayers(unit, next, image, signal);
+      rmSync(before, { recursive: true, force: true });
+      renameSync(upper, before);
+      renameSync(next, upper);
+    } catch (error) {
+      await unit.release();
+      rmSync(next, { recursive: true, force: true });
+      throw error;
+    }
+    return {
+      unit,
+      undo: { run: putBack, forget: async () => rmSync(before, { recursive: true, force: true }) },
+    };
+  }
+
+  async #writeLayers(unit: Unit, upper: string, image: UnitImage, signal: AbortSignal): Promise<void> {
+    mkdirSync(upper, { mode: 0o755 });
+    unit.mountShm();
+    await using workers = this.#pool.lease();
+    for (const layer of image.layers) {
+      signal.throwIfAborted();
+      const lists = new ListTable();
+      const entries: RestoredEntry[] = layer.entries.map(({ content, ...entry }) =>
+        content === undefined ? entry : { ...entry, content: lists.content(content) },
+      );
+      const plan = this.#store.resolve(lists.lists);
+      const environment = this.#store.readerEnvironment(plan);
+      const root = layer.name === 'root' ? upper : unit.paths.shm;
+      await workers.stream.request({ op: 'restore-layer', root, entries, plan, environment });
+    }
+  }
+
+  #restorePlan(criu: string, unit: Unit, image: UnitImage, lazy: boolean): RestorePlan {
+    const facts = image.restore as unknown as RestoreFacts;
+    const lists = new ListTable();
+    const images = image.images.map(({ name, content }) => {
+      const stored = lists.content(content);
+      return {
+        name,
+        size: stored.size,
+        content:
+          'list' in stored
+            ? { list: stored.list }
+            : { inlineBase64: Buffer.from(stored.inline).toString('base64') },
+      };
+    });
+    const plan = this.#store.resolve(lists.lists);
+    return {
+      criu,
+      source: {
+        kind: 'snapshot',
+        lazy,
+        images,
+        plan,
+        environment: this.#store.readerEnvironment(plan),
+      },
+      stdio: facts.stdio,
+      consoleKeys: facts.consoleKeys,
+      externalMounts: mountsFor(unit, facts.mounts),
+      ...(facts.runtimeState === null ? {} : { runtimeState: facts.runtimeState }),
+    };
+  }
+}
+
+/** Numbers the chunk lists of a plan. */
+class ListTable {
+  readonly lists: ChunkList[] = [];
+
+  content(stream: StoredStream): { size: number; inline: Uint8Array } | { size: number; list: number } {
+    if (stream.chunks instanceof Uint8Array) return { size: stream.size, inline: stream.chunks };
+    return { size: stream.size, list: this.lists.push(stream.chunks) - 1 };
+  }
+}
+
+function onlyUnit(manifest: SnapshotManifest): UnitImage {
+  const [image, ...others] = manifest.units;
+  if (image === undefined || others.length > 0)
+    throw new CairnError(
+      'permanent',
+      'snapshot-units',
+      `the snapshot holds ${manifest.units.length} units, not one`,
+    );
+  return image;
+}
+
+function newSpec(image: UnitImage, { unitId, overrides }: RestartRequest): UnitSpec {
+  const saved = parseUnitSpec(image.unitDescription);
+  const { address: savedAddress, ...network } = saved.network;
+  const address = overrides.address === undefined ? savedAddress : (overrides.address ?? undefined);
+  return {
+    ...saved,
+    id: unitId,
+    hostname: overrides.hostname ?? saved.hostname,
+    network: {
+      ...network,
+      ...(address === undefined ? {} : { address }),
+      ports: overrides.ports ?? network.ports,
+    },
+  };
+}
+
+/** The external mounts, with those that lie in a directory of the unit taken from the unit that is restored. */
+function mountsFor(unit: Unit, saved: readonly ExternalMount[]): ExternalMount[] {
+  const { pts } = unit.paths;
+  const binds = unit.readBundle().mounts.filter(({ type }) => type === 'bind');
+  const sources = new Map(binds.map(({ destination, source }) => [destination, source]));
+  return saved.map(({ mountPoint, source }) => {
+    if (mountPoint === '/dev/console') return { mountPoint, source: path.join(pts, path.basename(source)) };
+    return { mountPoint, source: sources.get(mountPoint) ?? source };
+  });
+}
