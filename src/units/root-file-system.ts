@@ -106,7 +106,7 @@ function lstatOf(file: string) {
  * Throws `root-mount-failed` (environment) with the reason of the kernel.
  */
 export function mountRootFileSystem(paths: UnitPaths, lower: string, shmBytes: number | undefined): void {
-  for (const directory of [paths.upper, paths.work, paths.rootfs, paths.shm, paths.pts]) {
+  for (const directory of [paths.upper, paths.work, paths.rootfs, paths.pts]) {
     mkdirSync(directory, { recursive: true });
   }
   const { nosuid, nodev, noexec } = mountFlags;
