@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { type DumpOptions, dumpCommand } from '../criu/dump-command.ts';
 import { explainFailure } from '../criu/explain.ts';
@@ -161,4 +161,11 @@ export function leftoverDump(directory: string): ProcessIdentity | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Removes what a dump has left in `directory`; returns whether there was anything. */
+export function clearLeftoverDump(directory: string): boolean {
+  const existed = existsSync(directory);
+  rmSync(directory, { recursive: true, force: true });
+  return existed;
 }

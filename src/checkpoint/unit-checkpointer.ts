@@ -77,10 +77,6 @@ export class UnitCheckpointer {
     this.#criu = criu;
   }
 
-  preflight(unit: Unit, options: { signal: AbortSignal }): Promise<Preflight> {
-    return preflightUnit(unit, options);
-  }
-
   /**
    * Takes a checkpoint. When it fails, for whatever reason, the unit runs on as before, nothing of it is visible, and the
    * reason is thrown.

@@ -1,0 +1,83 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Criu, findCriu } from '../criu/find.ts';
+import { isAlive } from '../linux/process.ts';
+import type { Store } from '../store/store.ts';
+import type { Unit } from '../units/unit.ts';
+import type { Units } from '../units/units.ts';
+import { CapturePool } from './capture-pool.ts';
+import { clearLeftoverDump, leftoverDump } from './dump-process.ts';
+import { type Preflight, preflightUnit } from './preflight.ts';
+import { removeCriuLocks, waitUntilThawed } from './thaw-check.ts';
+import {
+  type CheckpointRequest,
+  type CheckpointResult,
+  dumpDirectory,
+  UnitCheckpointer,
+} from './unit-checkpointer.ts';
+import { type RestartRequest, UnitRestarter } from './unit-restart.ts';
+
+/** How long a CRIU that a dead daemon left behind may take to notice and let its unit go. */
+const leftoverTimeoutMs = 15_000;
+
+/** Checkpoints and restarts of this node. One for the daemon; disposing ends its threads. */
+export class Checkpointer implements AsyncDisposable {
+  readonly #store: Store;
+  readonly #pool = new CapturePool();
+  readonly #units: UnitCheckpointer;
+  readonly #restarter: UnitRestarter;
+
+  constructor(places: { units: Units; store: Store; criu?: () => Promise<Criu> }) {
+    const criu = places.criu ?? findCriu;
+    this.#store = places.store;
+    this.#units = new UnitCheckpointer(places.store, this.#pool, criu);
+    this.#restarter = new UnitRestarter(places.units, places.store, this.#pool, criu);
+  }
+
+  /** Starts what makes the first checkpoint as quick as the later ones. */
+  warm(): void {
+    this.#pool.warm();
+  }
+
+  /** Looks whether a unit can be saved, and how large and long that would be (R18, H08). */
+  preflight(unit: Unit, options: { signal: AbortSignal }): Promise<Preflight> {
+    return preflightUnit(unit, { ...options, measureLayer: true });
+  }
+
+  /** See `UnitCheckpointer.checkpoint`. */
+  checkpoint(request: CheckpointRequest): Promise<CheckpointResult> {
+    return this.#units.checkpoint(request);
+  }
+
+  /** See `UnitRestarter.restart`. */
+  restart(request: RestartRequest): Promise<{ unit: Unit; timings: Record<string, number> }> {
+    return this.#restarter.restart(request);
+  }
+
+  /** The description that the job had when the snapshot was taken. */
+  async jobDescription(jobId: string, sequence: number): Promise<unknown> {
+    return (await this.#store.readManifest(jobId, sequence)).jobDescription;
+  }
+
+  /**
+   * After a start of the daemon: a dump that its predecessor had under way has lost its other end. CRIU then lets the unit go
+   * by itself; if it does not in time it is ended, and the kernel does. Returns whether there was one.
+   */
+  async recover(unit: Unit): Promise<boolean> {
+    const directory = dumpDirectory(unit);
+    const left = leftoverDump(directory);
+    if (left === undefined) return clearLeftoverDump(directory);
+    const deadline = performance.now() + leftoverTimeoutMs;
+    while (isAlive(left) && performance.now() < deadline) await delay(10);
+    if (isAlive(left)) process.kill(left.pid, 'SIGKILL');
+    const pids = await unit.processes();
+    await waitUntilThawed(pids);
+    const { pid } = await unit.status();
+    if (pid !== undefined) await removeCriuLocks(pid).catch(() => {});
+    clearLeftoverDump(directory);
+    return true;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pool[Symbol.asyncDispose]();
+  }
+}
