@@ -68,6 +68,11 @@ export class Jobs<U extends JobUnit> {
     throw unknownJob(reference);
   }
 
+  /** Id and name of a job, also of one that was removed and of which only snapshots remain. Error: `job-unknown`. */
+  async identify(reference: string): Promise<{ id: string; name: string }> {
+    return this.#find(reference)?.job ?? (await this.#findRemoved(reference));
+  }
+
   /** Makes a job and starts it; if it cannot be started, there is no job. Errors: `job-name-taken` and those of the units. */
   async run(value: unknown, options: { signal?: AbortSignal } = {}): Promise<Job> {
     const description = parseDescription(value);

@@ -1,0 +1,12 @@
+import { enableCompileCache } from 'node:module';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+
+// Saves the compilation at the next call. Not in the directory for temporary files, where others could put their code in our name; and
+// what sudo runs must not trust the home of the user.
+enableCompileCache(
+  process.getuid?.() === 0 ? '/var/cache/cairn/compiled' : join(homedir(), '.cache', 'cairn', 'compiled'),
+);
+
+const { runCommandLine } = await import('./run-command-line.ts');
+process.exitCode = await runCommandLine(process.argv.slice(2));
