@@ -34,7 +34,8 @@ while (!existsSync(go)) {
   digest.update(String(value));
   await file.write(`${value}\n`);
   const [double, count] = await ask(index);
-  if (double !== index * 2 || count !== index + 2) failures.push(`the worker answered ${double}, ${count} to ${index}`);
+  if (double !== index * 2 || count !== index + 2)
+    failures.push(`the worker answered ${double}, ${count} to ${index}`);
   await new Promise((resolve) => setTimeout(resolve, 2));
 }
 clearInterval(interval);

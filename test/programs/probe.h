@@ -27,7 +27,7 @@
 #include <unistd.h>
 
 /* Seconds after which a probe gives up waiting for its go file, so that none is left behind. */
-#define PROBE_PATIENCE 300
+#define PROBE_PATIENCE 180
 
 static int probe_failures;
 
