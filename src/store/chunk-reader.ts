@@ -6,6 +6,7 @@ import { decompress } from './compression.ts';
 import { damagedChunk, damagedPack } from './damage.ts';
 import { chunkIdBytes } from './format.ts';
 import { openSegment, segmentCompressed } from './pack-format.ts';
+import { releaseBuffer } from './release-buffer.ts';
 import { type ReadPlan, zeroEntry } from './read-plan.ts';
 
 /** What a reader needs besides its plan; secret. Passes through `postMessage`. */
@@ -70,7 +71,7 @@ export class ChunkReader implements Disposable {
     return length;
   }
 
-  /** The bytes of an entry that is not zero, without copying; they stay valid and must not be changed. */
+  /** The bytes of an entry that is not zero, without copying: to be used before the next call, and not to be changed. */
   view(entry: number): Uint8Array {
     const plan = this.#plan;
     const segment = plan.entrySegment[entry];
@@ -152,11 +153,15 @@ export class ChunkReader implements Disposable {
     const plainLength = plan.segmentPlain[segment] ?? 0;
     const compressed = ((plan.segmentFlags[segment] ?? 0) & segmentCompressed) !== 0;
     const plain = compressed ? decompress(opened, plainLength) : opened;
+    if (compressed) releaseBuffer(opened);
     if (plain === undefined || plain.length !== plainLength)
       throw this.#damaged(segment, 'its content cannot be decompressed');
     if (this.#segments.size >= this.#cachedSegments) {
       const oldest = this.#segments.keys().next();
-      if (oldest.done !== true) this.#segments.delete(oldest.value);
+      if (oldest.done !== true) {
+        releaseBuffer(this.#segments.get(oldest.value) ?? plain);
+        this.#segments.delete(oldest.value);
+      }
     }
     this.#segments.set(segment, plain);
     this.#lastSegment = segment;

@@ -5,6 +5,7 @@ import { ChunkTable, claimResult } from './chunk-table.ts';
 import { CompressionTrial, looksCompressible } from './compression.ts';
 import { chunkIdBytes, maxChunkBytes, maxSegmentBytes, maxSegmentChunks } from './format.ts';
 import { type PackInfo, type PackPlace, PackWriter } from './pack-writer.ts';
+import { releaseBuffer } from './release-buffer.ts';
 import { StagedChunks, StagingMemory } from './staging.ts';
 
 /** What a worker thread needs to write chunks of one snapshot; passes through `postMessage`. Holds keys. */
@@ -190,6 +191,7 @@ export class ChunkWriter implements Disposable {
           ids.subarray(first * chunkIdBytes, end * chunkIdBytes),
           lengths.subarray(first, end),
         );
+        if (frame !== undefined) releaseBuffer(frame);
         offset += length;
         first = end;
       }

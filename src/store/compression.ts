@@ -1,4 +1,5 @@
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { releaseBuffer } from './release-buffer.ts';
 
 const pageBytes = 4096;
 const samplesPerPage = 64;
@@ -45,7 +46,9 @@ export function compress(bytes: Uint8Array): Buffer | undefined {
     pledgedSrcSize: bytes.length,
     params: { [constants.ZSTD_c_compressionLevel]: 1 },
   });
-  return frame.length <= bytes.length * worthwhileShare ? frame : undefined;
+  if (frame.length <= bytes.length * worthwhileShare) return frame;
+  releaseBuffer(frame);
+  return undefined;
 }
 
 /** The plain bytes of a frame, of which there must be `plainLength`; `undefined` otherwise. */

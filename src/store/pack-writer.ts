@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { storeWriteError } from './durable-file.ts';
 import { chunkIdBytes, tagBytes } from './format.ts';
 import { grown } from './growing.ts';
+import { releaseBuffer } from './release-buffer.ts';
 import { deriveFileKeys, type FileKeys } from './keys.ts';
 import {
   encodePackHeader,
@@ -84,12 +85,14 @@ export class PackWriter {
    */
   append(plain: Uint8Array, frame: Uint8Array | undefined, ids: Uint8Array, lengths: Uint32Array): number {
     const { body, tag } = sealSegment(this.#keys.encryption, this.#segments, frame ?? plain);
+    const stored = body.length + tagBytes;
     this.#write([body, tag]);
+    releaseBuffer(body);
     this.#storedLengths = grown(this.#storedLengths, this.#segments + 1);
     this.#plainLengths = grown(this.#plainLengths, this.#segments + 1);
     this.#flags = grown(this.#flags, this.#segments + 1);
     this.#chunkCounts = grown(this.#chunkCounts, this.#segments + 1);
-    this.#storedLengths[this.#segments] = body.length + tagBytes;
+    this.#storedLengths[this.#segments] = stored;
     this.#plainLengths[this.#segments] = plain.length;
     this.#flags[this.#segments] = frame === undefined ? 0 : segmentCompressed;
     this.#chunkCounts[this.#segments] = lengths.length;
@@ -99,7 +102,7 @@ export class PackWriter {
     this.#ids.set(ids, this.#chunks * chunkIdBytes);
     this.#chunkLengths.set(lengths, this.#chunks);
     this.#chunks += lengths.length;
-    return body.length + tagBytes;
+    return stored;
   }
 
   /** Writes the directory, syncs and closes. With `sync` false the caller must sync the file before it counts on it. */
