@@ -57,6 +57,11 @@ function main() {
     );
   }
 
+  if (!values.check && process.env.CAIRN_SETUP_LOCKED === undefined) {
+    const code = runLocked();
+    if (code !== undefined) return code;
+  }
+
   const stale = staleNodeModules(root, architecture);
   if (stale !== undefined) {
     if (values.check) {
@@ -88,6 +93,25 @@ function main() {
   );
   if (next.error) return fail(5, `setup: the pinned Node.js could not be started: ${next.error.message}`);
   return next.status ?? 1;
+}
+
+/** Runs this program again while it holds a lock: two setups at the same time would undo each other's work. */
+function runLocked() {
+  const again = spawnSync(
+    'flock',
+    [
+      '--timeout',
+      '3600',
+      '/run/cairn-setup.lock',
+      process.execPath,
+      process.argv[1],
+      ...process.argv.slice(2),
+    ],
+    { stdio: 'inherit', env: { ...process.env, CAIRN_SETUP_LOCKED: '1' } },
+  );
+  // Without flock it goes on unlocked.
+  if (again.error) return undefined;
+  return again.status ?? 1;
 }
 
 /** The Node.js that package.json pins for an architecture. */

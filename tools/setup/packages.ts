@@ -22,9 +22,10 @@ export async function providePackages(report: Report, purpose: Purpose): Promise
     absent.map((requirement) => requirement.package),
   );
   await leaveServicesOff(report, absent);
-  for (const requirement of absent) {
-    if (!isThere(requirement)) report.missed(`package ${requirement.package} (${requirement.why})`);
-  }
+  const still = absent.filter((requirement) => !isThere(requirement));
+  for (const { package: name, why } of still) report.missed(`package ${name} (${why})`);
+  if (still.length === 0)
+    report.ok(`packages: ${needed.map((requirement) => requirement.package).join(' ')}`);
 }
 
 /** Installs packages with a line for each thing done. */
