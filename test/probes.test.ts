@@ -1,0 +1,41 @@
+import { after, before, describe, it } from 'node:test';
+import { NodeFixture } from './support/node-fixture.ts';
+import { buildProbes, probes } from './support/probe-programs.ts';
+import { probeIsRefused, ProbeSkipped, probeSurvives } from './support/probe-run.ts';
+
+// Every probe runs as a job, is checkpointed, loses all its processes by SIGKILL, is restarted, and then checks itself. The
+// quick ones go through that twice, so that what was restored is also saved again.
+
+describe('probes', { concurrency: 2 }, () => {
+  let node: NodeFixture;
+  let built: string;
+  before(async () => {
+    [node, built] = await Promise.all([NodeFixture.start(), buildProbes()]);
+  });
+  after(() => node?.[Symbol.asyncDispose]());
+
+  for (const probe of probes) {
+    it(probe.title, async (t) => {
+      try {
+        if (probe.outcome === 'refused') await probeIsRefused(node, built, probe);
+        else await probeSurvives(node, built, probe, { generations: probe.heavy === true ? 1 : 2 });
+      } catch (error) {
+        if (!(error instanceof ProbeSkipped)) throw error;
+        t.skip(error.message);
+      }
+    });
+  }
+
+  for (const probe of probes) {
+    // What `restart --lazy` does differently is memory; these have something in every kind of it.
+    if (
+      !['memory-private', 'memory-shared', 'memory-files', 'thread-registers', 'counter.mjs'].includes(
+        probe.program,
+      )
+    )
+      continue;
+    it(`${probe.title}, with restart --lazy`, async () => {
+      await probeSurvives(node, built, probe, { generations: 2, restartOptions: ['--lazy'] });
+    });
+  }
+});
