@@ -150,6 +150,8 @@ export class PageServer {
   }
 
   #receive(): void {
+    // A read without room would look like the end.
+    if (this.#received === this.#input.length) return;
     const length = read(this.#fd, this.#input.subarray(this.#received));
     if (length === undefined) return;
     if (length === 0) this.#finished = true;

@@ -2,7 +2,7 @@
 
 import { decodeImage } from './image-file.ts';
 
-/** Times in milliseconds. */
+/** Times in milliseconds. Of a lazy dump they mean nothing: CRIU starts counting anew when it begins to wait. */
 export interface DumpStats {
   freezingMs: number;
   /** From the first stopped task until the memory was dumped; not the whole time a lazy dump keeps the tasks frozen. */

@@ -29,7 +29,8 @@ interface Stream {
 /**
  * The image streamer of a dump (`criu dump --stream`): receives CRIU's images as they are written, without a file on the way.
  *
- * Synchronous, for a thread that does nothing else meanwhile. The protocol is that of CRIU's criu/img-streamer.c: for each
+ * Synchronous, for a thread that does nothing else meanwhile. A CRIU that ends before it connects is not noticed here: whoever
+ * started it interrupts with a watched eventfd. The protocol is that of CRIU's criu/img-streamer.c: for each
  * image a name and then the read end of a pipe.
  */
 export class StreamCapture implements Disposable {

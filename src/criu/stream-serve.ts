@@ -45,7 +45,8 @@ interface Stream {
 
 /**
  * The image streamer of a restore (`criu restore --stream`): hands CRIU the images that it asks for, without a file on the
- * way. Synchronous, for a thread of its own; several images are served at a time, and a slow one holds up no other.
+ * way. Synchronous, for a thread of its own; several images are served at a time, and a slow one holds up no other. A CRIU that
+ * ends before it connects is not noticed here: whoever started it interrupts with a watched eventfd.
  */
 export class StreamServe implements Disposable {
   readonly #path: string;

@@ -237,7 +237,7 @@ export class PollSet {
   }
 
   /**
-   * Waits until something is ready or `timeoutMs` have passed (-1: no limit, 0: only look). Returns what is ready,
+   * Blocks the thread until something is ready or `timeoutMs` have passed (-1: no limit, 0: only look). Returns what is ready,
    * nothing after the time or a signal.
    */
   wait(timeoutMs: number): { fd: number; events: number }[] {

@@ -6,14 +6,14 @@ import { entryCommand, Program } from './spawn.ts';
 test('descriptors arrive by number, last lines are kept, the exit code is told', async () => {
   const directory = mkdtempSync('/tmp/cairn-linux-');
   const file = openSync(`${directory}/out`, 'w+');
-  await using program = new Program(['sh', '-c', 'echo a >&4; seq 1 50; echo last >&2; exit 7'], {
+  await using program = new Program(['sh', '-c', 'echo a >&4; seq 1 50 >&2; echo last >&2; exit 7'], {
     descriptors: [file, file],
     keepLines: 5,
   });
   const end = await program.ended;
   assert.equal(end.exitCode, 7);
   assert.equal(end.lines.length, 5);
-  assert.ok(end.lines.includes('last') && end.lines.includes('50'));
+  assert.deepEqual(end.lines, ['47', '48', '49', '50', 'last']);
   assert.equal(readFileSync(`${directory}/out`, 'utf8'), 'a\n');
   closeSync(file);
   rmSync(directory, { recursive: true });
