@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import {
   copyRange,
   deviceNumber,
@@ -37,6 +38,7 @@ import {
 import { pageIs, readMemory, scanPages } from './memory.ts';
 import { mount } from './file.ts';
 import { openPidfd, reapChild, signalPidfd, takeDescriptor, waitPidfd } from './pidfd.ts';
+import { readCommandLine, readStat } from './process.ts';
 import {
   acceptUnix,
   connectUnix,
@@ -168,8 +170,15 @@ test('pidfd: signals, waits, takes a descriptor; an ended process is noticed', a
 test('memory of another process is read in pieces, and its pages are found', async (t) => {
   const child = spawn('sleep', ['60'], { stdio: 'ignore' });
   t.after(() => child.kill('SIGKILL'));
-  await new Promise((resolve) => child.once('spawn', resolve));
   const pid = child.pid ?? 0;
+  const deadline = Date.now() + 10_000;
+  const wait = async (condition: () => boolean) => {
+    while (!condition() && Date.now() < deadline) await setTimeout(2);
+  };
+  // Stopped, so that its memory holds still while it is compared.
+  await wait(() => readCommandLine(pid)?.[0] === 'sleep');
+  child.kill('SIGSTOP');
+  await wait(() => readStat(pid)?.state === 'T');
   const stack = /^([0-9a-f]+)-([0-9a-f]+) .*\[stack\]$/m.exec(readFileSync(`/proc/${pid}/maps`, 'utf8'));
   const start = BigInt(`0x${stack?.[1]}`);
   const end = BigInt(`0x${stack?.[2]}`);
