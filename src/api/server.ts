@@ -1,6 +1,6 @@
 import swagger from '@fastify/swagger';
 import { type TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
-import fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import { CairnError } from '../errors.ts';
 import { failureOf } from '../jobs/job.ts';
 import { statusOf } from './error-status.ts';
@@ -22,6 +22,7 @@ export async function createServer(
   const app = fastify({
     ...(options.logger === undefined ? {} : { loggerInstance: options.logger }),
     disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: longestBodyBytes,
     forceCloseConnections: true,
     exposeHeadRoutes: false,

@@ -1,9 +1,6 @@
-/** How the program at the other side of a session ended: payload of an exit frame, as JSON. */
-export interface SessionEnd {
-  exitCode?: number;
-  /** Number of the signal. */
-  signal?: number;
-}
+import type { SessionEnd } from '../node/unit-session.ts';
+
+export type { SessionEnd };
 
 /** Reads the payload of an exit frame. */
 export function readSessionEnd(payload: Uint8Array): SessionEnd {

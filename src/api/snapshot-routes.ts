@@ -1,6 +1,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
 import Type from 'typebox';
 import { CairnError } from '../errors.ts';
+import type { Damage } from '../store/damage.ts';
 import type { SnapshotHeader, SnapshotManifest, UnitImage } from '../store/manifest.ts';
 import { linesType, streamOperation } from './operation-stream.ts';
 import {
@@ -120,10 +121,11 @@ export const snapshotRoutes: FastifyPluginAsyncTypebox<{ node: ServedNode }> = a
           signal.throwIfAborted();
           const progress = (doneBytes: number, totalBytes: number): void =>
             onProgress({ kind: 'progress', phase: 'preflight', doneBytes, totalBytes });
-          const found =
+          const report =
             damage === undefined
               ? await store.verify(job, sequence, { onProgress: progress, signal })
-              : [damage];
+              : undefined;
+          const found = report?.damage.map(describeDamage) ?? [damage ?? ''];
           result.snapshots.push({ job, name, sequence, valid: found.length === 0, damage: found });
         }
         return result;
@@ -219,4 +221,13 @@ function describeManifest(snapshot: Snapshot, manifest: SnapshotManifest): Snaps
 function describeLayer(layer: UnitImage['layers'][number]): { name: string; entries: number; bytes: number } {
   const bytes = layer.entries.reduce((sum, entry) => sum + (entry.content?.size ?? 0), 0);
   return { name: layer.name, entries: layer.entries.length, bytes };
+}
+
+function describeDamage({ code, file, offset, streams, message }: Damage): string {
+  const where = offset === undefined ? file : `${file} at ${offset}`;
+  const needed =
+    streams === undefined
+      ? ''
+      : ` (needed by ${streams.slice(0, 5).join(', ')}${streams.length > 5 ? ' …' : ''})`;
+  return `${code}: ${where}: ${message}${needed}`;
 }

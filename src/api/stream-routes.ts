@@ -9,7 +9,8 @@ import { statusOf } from './error-status.ts';
 import { withoutUnit } from './job-routes.ts';
 import { ExecBody, ExecTicket, Failure, JobParams } from './schemas.ts';
 import type { ServedNode, ServedUnit } from './served-node.ts';
-import { serveSession, type StreamSession } from './stream-session.ts';
+import { serveSession } from './stream-session.ts';
+import type { StreamSession } from '../node/unit-session.ts';
 
 /** What a client writes into the header `Upgrade` to get a stream of frames. */
 export const streamProtocol = 'cairn-stream';

@@ -1,20 +1,7 @@
 import type { Duplex, Readable } from 'node:stream';
 import { finished } from 'node:stream/promises';
-import type { SessionEnd } from './session-end.ts';
+import type { StreamSession } from '../node/unit-session.ts';
 import { decodeSize, encodeFrame, FrameDecoder, type FrameKind, frameKind } from '../units/attach-frames.ts';
-
-/** A program whose input and output somebody has: a job, or a command that runs in one. */
-export interface StreamSession {
-  readonly stdout: Readable;
-  readonly stderr: Readable;
-  write(bytes: Uint8Array): Promise<void> | void;
-  endInput(): Promise<void> | void;
-  resize(size: { columns: number; rows: number }): Promise<void> | void;
-  /** How it ended; `undefined` if only the connection to it did. */
-  readonly end: Promise<SessionEnd | undefined>;
-  /** Nobody listens any more. */
-  close(): void;
-}
 
 /**
  * Connects a session to a stream of frames (see `attach-frames.ts`). When the program has ended, and all its output was sent, an exit

@@ -207,7 +207,15 @@ export class JobController<U extends JobUnit> {
       return await this.#queue.run({ name: 'checkpoint', automatic }, queueOptions, async (signal) => {
         const unit = await this.#liveUnit();
         const onProgress = options.onProgress ?? (() => {});
-        return checkpointJob(this.#ports, this.#record, unit, wish, trigger, { onProgress, signal });
+        const outcome = await checkpointJob(this.#ports, this.#record, unit, wish, trigger, {
+          onProgress,
+          signal,
+        });
+        if (isResting(this.state)) {
+          this.#watch?.abort();
+          await this.#release();
+        }
+        return outcome;
       });
     } finally {
       this.#plan();
@@ -242,12 +250,7 @@ export class JobController<U extends JobUnit> {
     if (isResting(state)) return;
     if (state.kind !== 'stopping') await this.#record.apply([{ kind: 'stop' }]);
     const unit = await this.unit();
-    if (unit !== undefined) {
-      const status = await unit.status();
-      // A frozen process cannot act on SIGTERM.
-      if (status.state === 'suspended') await unit.resume();
-      await unit.stop({ graceMs });
-    }
+    await unit?.stop({ graceMs });
     await this.#ended(await this.#waitEnd(unit));
   }
 
@@ -257,10 +260,7 @@ export class JobController<U extends JobUnit> {
     if (this.state.kind !== 'removing') await this.#record.apply([{ kind: 'remove' }]);
     await (await this.unit())?.remove();
     if (snapshots) {
-      for (const { sequence } of await this.#ports.snapshots.snapshots(this.job.id)) {
-        await this.#ports.snapshots.removeSnapshot(this.job.id, sequence);
-        this.#record.tell({ kind: 'snapshot-removed', sequence, reason: 'its job was removed' });
-      }
+      await this.#ports.snapshots.removeJob(this.job.id);
       this.#owner.sweepSoon();
     }
     await this.#record.delete();
@@ -270,8 +270,12 @@ export class JobController<U extends JobUnit> {
 
   async #reconcile(): Promise<void> {
     const unit = await this.unit();
-    const status = await unit?.status();
     const { state } = this;
+    if (unit !== undefined) {
+      if (state.kind === 'checkpointing') await this.#ports.checkpointer.recover(unit);
+      await unit.ensureMonitored();
+    }
+    const status = await unit?.status();
     const published =
       state.kind === 'checkpointing' &&
       (await this.#ports.snapshots.snapshots(this.job.id)).some(
@@ -371,10 +375,13 @@ export class JobController<U extends JobUnit> {
     const ending = endingOf(status);
     if (this.state.kind === 'stopping') {
       await this.#record.apply([{ kind: 'ended', ending, crash: false }]);
+      await this.#release();
     } else {
       const decision = decideFor(this.job, ending, this.#ports.clock.now());
       const crash = decision.kind !== 'finished' || isCrash(policyOf(this.job).policy, ending);
       await this.#carryOut(decision, [{ kind: 'ended', ending, crash }]);
+      // Before a restart the checkpoint room does it.
+      if (decision.kind === 'finished' || decision.kind === 'give-up') await this.#release();
     }
     this.#plan();
   }
@@ -434,11 +441,20 @@ export class JobController<U extends JobUnit> {
     }
   }
 
+  /** Takes away what a unit without processes does not need. What cannot be taken away now is when the job is removed or restarted. */
+  async #release(): Promise<void> {
+    try {
+      await (await this.unit())?.release();
+    } catch (error) {
+      this.#warn('cleaning up after its end failed', error);
+    }
+  }
+
   /** Ends what an unfinished start or restart left, and removes what is not needed without processes. */
   async #discard(unit: U | undefined): Promise<void> {
     try {
       const found = unit ?? (await this.#ports.units.open(this.job.unit));
-      await found?.kill();
+      await found?.release();
     } catch (error) {
       this.#warn('cleaning up after it failed', error);
     }

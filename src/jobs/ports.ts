@@ -14,14 +14,17 @@ import type { NodeEvent } from './events.ts';
 /** What the jobs room needs of a unit; `Unit` of the units room is one. */
 export interface JobUnit {
   readonly id: string;
-  start(): Promise<void>;
+  start(): Promise<unknown>;
   status(): Promise<JobUnitStatus>;
   /** Resolves when the first process has ended; rejects when the signal aborts. */
   waitExit(signal?: AbortSignal): Promise<JobUnitStatus>;
-  stop(options: { graceMs: number }): Promise<void>;
-  kill(): Promise<void>;
+  stop(options: { graceMs: number }): Promise<unknown>;
   suspend(): Promise<void>;
-  resume(): Promise<void>;
+  resume(): Promise<void> | void;
+  /** Sees to it that somebody keeps the output of a running unit: its monitor may have been killed. */
+  ensureMonitored(): Promise<void>;
+  /** Ends it, and takes away everything that it does not need without processes; its files and logs stay. */
+  release(): Promise<unknown>;
   /** Removes everything that belongs to the unit, its logs and files included. */
   remove(): Promise<void>;
 }
@@ -35,8 +38,9 @@ export interface JobUnitStatus {
   oomKilled?: boolean;
 }
 
-/** What the jobs room needs of the units; `Units` fits. */
+/** What the jobs room needs of the units. */
 export interface JobUnits<U extends JobUnit> {
+  /** A unit that is ready to be started from the beginning; one that has this id and does not run is made anew, its logs stay. */
   prepare(spec: UnitSpec): Promise<U>;
   open(id: string): Promise<U | undefined>;
 }
@@ -46,6 +50,8 @@ export interface JobSnapshots {
   snapshots(jobId?: string): Promise<SnapshotHeader[]>;
   nextSequence(jobId: string): Promise<number>;
   removeSnapshot(jobId: string, sequence: number): Promise<void>;
+  /** Removes all snapshots of a job. */
+  removeJob(jobId: string): Promise<void>;
   sweep(options: { signal: AbortSignal }): Promise<unknown>;
 }
 
@@ -110,6 +116,8 @@ export interface JobCheckpointer<U extends JobUnit> {
   preflight(unit: U, options: { signal: AbortSignal }): Promise<PreflightAnswer>;
   checkpoint(request: CheckpointRequest<U>): Promise<CheckpointOutcome>;
   restart(request: RestartRequest): Promise<{ unit: U; timings: Record<string, number> }>;
+  /** After a start of the daemon: waits until a dump that was under way has let the unit go. */
+  recover(unit: U): Promise<unknown>;
   /** The description that the job had when the snapshot was taken. Errors: as reading a manifest. */
   jobDescription(jobId: string, sequence: number): Promise<unknown>;
 }

@@ -1,5 +1,7 @@
 import { CairnError } from '../errors.ts';
+import { commandOf, type ImageConfig } from '../units/oci-image.ts';
 import type { PublishedPort, UnitSpec } from '../units/spec.ts';
+import type { ResolvedUser } from '../units/users.ts';
 import type { JobDescription } from './description.ts';
 import type { UnitRequest } from './ports.ts';
 import { parseBytes } from './quantities.ts';
@@ -8,18 +10,10 @@ import { parseBytes } from './quantities.ts';
 export interface UnitSurroundings {
   /** Capabilities of a unit that asks for nothing else. */
   defaultCapabilities: readonly string[];
-  /** What an OCI image says about the program in it; empty for other root file systems. */
-  image: ImageDefaults;
-  /** Numbers of a user by name or number, from the root file system of the unit. */
-  user: UnitSpec['user'];
-}
-
-/** The part of the configuration of an OCI image that a description can leave out. */
-export interface ImageDefaults {
-  command?: readonly string[];
-  environment?: Readonly<Record<string, string>>;
-  user?: string;
-  workingDirectory?: string;
+  /** What an OCI image says about the program in it; `undefined` for other root file systems. */
+  image: ImageConfig | undefined;
+  /** Numbers of the user, and where they are at home, from the root file system of the unit. */
+  user: ResolvedUser;
 }
 
 const searchPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -29,7 +23,8 @@ const defaultLogs = { maxBytes: 10 * 2 ** 20, files: 5 };
 export function unitSpecOf(job: UnitRequest, surroundings: UnitSurroundings): UnitSpec {
   const { description } = job;
   const { image } = surroundings;
-  const command = description.command?.length ? description.command : [...(image.command ?? [])];
+  const given = description.command ?? [];
+  const command = image === undefined ? given : commandOf(image, given);
   if (command.length === 0) {
     throw new CairnError('argument', 'command-missing', `The job ${job.name} has no command.`, {
       remedy: 'Give one after --, or in the job file as "command".',
@@ -41,9 +36,9 @@ export function unitSpecOf(job: UnitRequest, surroundings: UnitSurroundings): Un
     id: job.unit,
     hostname: description.hostname ?? job.name.replaceAll('_', '-').replace(/[.-]+$/, ''),
     command,
-    environment: environmentOf(description, image),
-    user: surroundings.user,
-    workingDirectory: description.workingDirectory ?? image.workingDirectory ?? '/',
+    environment: environmentOf(description, surroundings),
+    user: surroundings.user.user,
+    workingDirectory: description.workingDirectory ?? image?.workingDirectory ?? '/',
     terminal: description.terminal ?? false,
     stdin: description.stdin ?? false,
     rootFileSystem: rootFileSystemOf(description),
@@ -119,11 +114,15 @@ export function defaultJobName(
   for (let n = 2; ; n++) if (!taken(`${base}-${n}`)) return `${base}-${n}`;
 }
 
-function environmentOf(description: JobDescription, image: ImageDefaults): Record<string, string> {
+function environmentOf(
+  description: JobDescription,
+  { image, user }: UnitSurroundings,
+): Record<string, string> {
   return {
     PATH: searchPath,
+    HOME: user.home,
     ...(description.terminal === true ? { TERM: 'xterm' } : {}),
-    ...image.environment,
+    ...image?.environment,
     ...description.environment,
   };
 }
