@@ -1,5 +1,5 @@
-/** Smaller buffers may be part of the pool that Node.js cuts them from. */
-const ownedBytes = 32 * 1024;
+/** Smaller buffers may be part of the pool that Node.js cuts them from, which is a little larger than it says. */
+const largestPoolBytes = Buffer.poolSize + 4096;
 
 /**
  * Gives the memory of a large buffer back at once; the buffer is empty afterwards. Left to the garbage collector, the results of
@@ -8,6 +8,5 @@ const ownedBytes = 32 * 1024;
  */
 export function releaseBuffer(buffer: Buffer): void {
   const memory = buffer.buffer;
-  if (buffer.byteOffset === 0 && memory instanceof ArrayBuffer && memory.byteLength >= ownedBytes)
-    memory.transfer(0);
+  if (memory instanceof ArrayBuffer && memory.byteLength > largestPoolBytes) memory.transfer(0);
 }
