@@ -4,6 +4,7 @@ import { parentPort } from 'node:worker_threads';
 import { type CaptureEvent as StreamEvent, StreamCapture } from '../criu/stream-capture.ts';
 import { CairnError } from '../errors.ts';
 import { read } from '../linux/libc.ts';
+import { returnFreeMemory } from '../linux/memory.ts';
 import { ChunkListBuilder } from '../store/chunk-list.ts';
 import { ChunkReader } from '../store/chunk-reader.ts';
 import { ChunkWriter } from '../store/chunk-writer.ts';
@@ -85,13 +86,17 @@ function answer(request: CaptureRequest, tell: (event: CaptureEvent) => void): u
       return undefined;
     }
     case 'finish': {
-      using ended = current();
+      const ended = current();
       writer = undefined;
-      return ended.seal();
+      const sealed = ended.seal();
+      ended[Symbol.dispose]();
+      returnFreeMemory();
+      return sealed;
     }
     case 'abort':
       writer?.[Symbol.dispose]();
       writer = undefined;
+      returnFreeMemory();
       return undefined;
   }
 }

@@ -93,6 +93,8 @@ function bindAll() {
     recvmsg: call('recvmsg', [int, pointer, int], long),
     sendmsg: call('sendmsg', [int, pointer, int], long),
     processVmReadv: call('process_vm_readv', [int, pointer, size, pointer, size, size], long),
+    madvise: call('madvise', [size, size, int]),
+    mallocTrim: call('malloc_trim', [size]),
     copyFileRange: call('copy_file_range', [int, pointer, int, pointer, size, uint], long),
     mount: call('mount', [text, text, text, size, text]),
     umount2: call('umount2', [text, int]),

@@ -82,3 +82,22 @@ export function scanPages(
   if (count < 0) throw new SystemCallError(lastErrno(), 'PAGEMAP_SCAN');
   return { count, walkEnd: argument[4] };
 }
+
+const hugePage = 2 * 1024 * 1024;
+
+/**
+ * Asks for huge pages behind the whole 2 MiB ranges of a buffer (MADV_HUGEPAGE): one page fault instead of 512 when it is first
+ * touched, which on virtual machines is the difference between 0.2 and 10 GB/s. Only advice: a refusal is no error.
+ */
+export function adviseHugePages(bytes: Bytes): void {
+  const MADV_HUGEPAGE = 14;
+  const address = Number(addressOf(bytes));
+  const start = Math.ceil(address / hugePage) * hugePage;
+  const end = Math.floor((address + bytes.byteLength) / hugePage) * hugePage;
+  if (end > start) libc().madvise(start, end - start, MADV_HUGEPAGE);
+}
+
+/** Gives memory that was freed, and that the C library keeps for later, back to the system (malloc_trim). */
+export function returnFreeMemory(): void {
+  libc().mallocTrim(0);
+}

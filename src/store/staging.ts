@@ -1,3 +1,4 @@
+import { adviseHugePages } from '../linux/memory.ts';
 import { chunkIdBytes, maxChunkBytes } from './format.ts';
 
 const slabBytes = 64 * 1024 * 1024;
@@ -46,6 +47,7 @@ export class StagingMemory {
     const size = Math.min(slabBytes, this.limitBytes - this.bytes);
     if (size < maxChunkBytes) return undefined;
     const slab = Buffer.allocUnsafeSlow(size);
+    adviseHugePages(slab);
     this.#slabs.push(slab);
     return slab;
   }
