@@ -166,6 +166,17 @@ export async function readManifestFile(
     if (systemCode(error) === 'ENOENT') throw unknownSnapshot(jobId, sequence);
     throw damagedManifest(path, `it cannot be read: ${messageOf(error)}`);
   }
+  return openManifest(path, bytes, jobId, sequence, store);
+}
+
+/** Checks and decodes the bytes of a manifest file; `path` is for messages. Throws `manifest-…` (permanent). */
+export function openManifest(
+  path: string,
+  bytes: Buffer,
+  jobId: string,
+  sequence: number,
+  store: { id: string; keys: StoreKeys },
+): { manifest: SnapshotManifest; header: SnapshotHeader } {
   const { header, bodyOffset } = openHeader(path, bytes, jobId, sequence, store);
   const body = bytes.subarray(bodyOffset);
   if (body.length !== header.bodyBytes)

@@ -1,6 +1,6 @@
 /** For tests: a store in a temporary directory, and snapshots made of a few byte strings. */
 
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ChunkListBuilder } from './chunk-list.ts';
@@ -17,14 +17,24 @@ export interface ScratchDirectory extends Disposable {
   readonly options: StoreOptions;
 }
 
-/** A temporary directory that goes away when disposed. */
-export function scratchDirectory(parent = tmpdir()): ScratchDirectory {
+/** A temporary directory that goes away when disposed; in memory if possible, where syncing costs nothing. */
+export function scratchDirectory(parent: string = memoryOrTemporary()): ScratchDirectory {
   const path = mkdtempSync(join(parent, 'cairn-store-test-'));
   return {
     path,
     options: { directory: join(path, 'store'), keys: join(path, 'keys') },
     [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }),
   };
+}
+
+function memoryOrTemporary(): string {
+  try {
+    const { bavail, bsize } = statfsSync('/dev/shm');
+    if (bavail * bsize > 256 * 1024 * 1024) return '/dev/shm';
+  } catch {
+    // No such file system here.
+  }
+  return tmpdir();
 }
 
 /** Stores streams with a writer of this thread. */
