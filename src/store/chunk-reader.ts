@@ -38,6 +38,8 @@ export class ChunkReader implements Disposable {
   readonly #starts = new Map<number, Float64Array>();
   #window: { pack: number; offset: number; length: number; bytes: Buffer } | undefined;
   #lastSegment = -1;
+  /** The entry whose name was compared last: ranges are often smaller than chunks. */
+  #lastEntry = -1;
 
   /** `cachedSegments`: decoded segments (256 KiB each) to keep; `openPacks`: descriptors to keep. */
   constructor(
@@ -79,10 +81,12 @@ export class ChunkReader implements Disposable {
     const start = plan.entryOffset[entry] ?? 0;
     const plain = this.#segment(segment);
     const chunk = plain.subarray(start, start + this.lengthOf(entry));
+    if (entry === this.#lastEntry) return chunk;
     this.#namer.compute(chunk);
     const at = entry * chunkIdBytes;
     if (Buffer.compare(this.#namer.name, plan.entryIds.subarray(at, at + chunkIdBytes)) !== 0)
       throw this.#damaged(segment, 'the content is not what its name says');
+    this.#lastEntry = entry;
     return chunk;
   }
 
@@ -144,6 +148,7 @@ export class ChunkReader implements Disposable {
       this.#lastSegment = segment;
       return cached;
     }
+    this.#lastEntry = -1;
     const plan = this.#plan;
     const pack = plan.segmentPack[segment] ?? 0;
     const sealed = this.#read(segment, pack);
