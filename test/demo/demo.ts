@@ -97,7 +97,7 @@ class DemoNode implements AsyncDisposable {
     const daemon = this.#daemon;
     if (daemon !== undefined && daemon.exitCode === null && daemon.signalCode === null) {
       for (const { id } of await this.client.jobs())
-        await this.client.remove(id, { force: true, snapshots: true });
+        await this.client.removeJob(id, { force: true, snapshots: true });
       const ended = once(daemon, 'exit');
       daemon.kill('SIGTERM');
       await ended;
@@ -161,7 +161,7 @@ async function demonstrate(node: DemoNode): Promise<void> {
   const lost = visitors.look().count;
   fact(`Redis is gone, the client lost its connection at visitor ${count(lost)}`);
   await waitForCrash(node);
-  await node.cairn('jobs');
+  await node.cairn('jobs', '--all');
 
   step(7, 'Bring it back.');
   await node.cairn('restart', job);

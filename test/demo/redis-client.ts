@@ -8,12 +8,12 @@ export type Reply = string | number | null | Reply[];
 export class RedisClient implements AsyncDisposable {
   readonly #socket: Socket;
   readonly #waiting: { resolve: (reply: Reply) => void; reject: (error: Error) => void }[] = [];
-  #data = Buffer.alloc(0);
+  #data: Buffer = Buffer.alloc(0);
 
   private constructor(socket: Socket) {
     this.#socket = socket;
     socket.setNoDelay(true);
-    socket.on('data', (data) => this.#receive(data));
+    socket.on('data', (data: Buffer) => this.#receive(data));
     socket.on('error', (error) => this.#fail(error));
     socket.on('close', () => this.#fail(new Error('the connection was closed')));
   }
