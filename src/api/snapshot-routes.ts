@@ -120,7 +120,7 @@ export const snapshotRoutes: FastifyPluginAsyncTypebox<{ node: ServedNode }> = a
         for (const { job, name, sequence, damage } of wanted) {
           signal.throwIfAborted();
           const progress = (doneBytes: number, totalBytes: number): void =>
-            onProgress({ kind: 'progress', phase: 'preflight', doneBytes, totalBytes });
+            onProgress({ kind: 'progress', phase: 'verify', doneBytes, totalBytes });
           const report =
             damage === undefined
               ? await store.verify(job, sequence, { onProgress: progress, signal })

@@ -14,6 +14,7 @@ const names: Readonly<Record<Phase, string>> = {
   prepare: 'preparing',
   restore: 'restoring',
   resume: 'letting it run',
+  verify: 'reading and comparing',
 };
 
 /** How often the line on a terminal is redrawn, in milliseconds. */

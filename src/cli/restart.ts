@@ -48,5 +48,7 @@ removed comes back too, as long as its snapshots are there.`,
 };
 
 function describeRestart({ job, sequence }: RestartResult, tookMs: number): string {
+  if (job.clonedFrom !== undefined)
+    return `${job.name} runs, a copy from snapshot ${sequence} (${formatDuration(tookMs)})\n`;
   return `${job.name} runs again, from snapshot ${sequence} (${formatDuration(tookMs)})\n`;
 }

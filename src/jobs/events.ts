@@ -18,6 +18,7 @@ export const Phase = Type.Union([
   Type.Literal('prepare'),
   Type.Literal('restore'),
   Type.Literal('resume'),
+  Type.Literal('verify'),
 ]);
 
 /** Why a checkpoint or restart happens. */

@@ -11,11 +11,12 @@ import {
 } from './job-checkpoint.ts';
 import type { JobRecord } from './job-record.ts';
 import { type RestartOutcome, type RestartWish, restartJob, runningError } from './job-restart.ts';
-import { decideFor, describeNext, policyOf } from './job-recovery.ts';
+import { reconcileJob } from './job-reconciliation.ts';
+import { JobRecovery } from './job-recovery.ts';
 import { OperationQueue } from './operation-queue.ts';
+import { UnitWatch } from './unit-watch.ts';
 import type { CheckpointOutcome, JobsPorts, JobUnit, JobUnitStatus, PreflightAnswer } from './ports.ts';
-import { endingOf, reconcile } from './reconcile.ts';
-import { decideRecovery, isCrash, type RecoveryDecision } from './recovery.ts';
+import { endingOf } from './reconcile.ts';
 
 /** How long a unit may take to vanish after SIGKILL, in milliseconds. */
 const killDeadlineMs = 30_000;
@@ -40,8 +41,9 @@ export class JobController<U extends JobUnit> {
   readonly #owner: ControllerOwner;
   readonly #queue: OperationQueue;
   #unit: U | undefined;
-  #watch: AbortController | undefined;
+  readonly #watch: UnitWatch;
   readonly #checkpointTimer: CheckpointTimer;
+  readonly #recovery: JobRecovery;
   #retryTimer: Disposable | undefined;
   #closed = false;
 
@@ -50,6 +52,11 @@ export class JobController<U extends JobUnit> {
     this.#record = record;
     this.#owner = owner;
     this.#queue = new OperationQueue(ports.clock);
+    this.#recovery = new JobRecovery(ports.clock, record, {
+      start: () => this.#start(),
+      restart: (signal) => this.#restart({ lazy: false }, 'recovery', () => {}, signal),
+    });
+    this.#watch = new UnitWatch(() => void this.#handleEnd());
     this.#checkpointTimer = new CheckpointTimer(ports.clock, () => void this.#scheduledCheckpoint());
   }
 
@@ -172,7 +179,7 @@ export class JobController<U extends JobUnit> {
   async close(): Promise<void> {
     this.#closed = true;
     this.#forgetPlans();
-    this.#watch?.abort();
+    this.#watch.stop();
     await this.#queue.close(
       new CairnError('temporary', 'node-stopping', 'The node daemon is stopping; the job runs on.'),
     );
@@ -212,7 +219,7 @@ export class JobController<U extends JobUnit> {
           signal,
         });
         if (isResting(this.state)) {
-          this.#watch?.abort();
+          this.#watch.stop();
           await this.#release();
         }
         return outcome;
@@ -230,7 +237,7 @@ export class JobController<U extends JobUnit> {
     signal: AbortSignal,
   ): Promise<RestartOutcome<U>> {
     this.#forgetPlans();
-    this.#watch?.abort();
+    this.#watch.stop();
     this.#unit = undefined;
     try {
       const outcome = await restartJob(this.#ports, this.#record, wish, trigger, { onProgress, signal });
@@ -256,7 +263,7 @@ export class JobController<U extends JobUnit> {
 
   async #remove(snapshots: boolean): Promise<void> {
     this.#forgetPlans();
-    this.#watch?.abort();
+    this.#watch.stop();
     if (this.state.kind !== 'removing') await this.#record.apply([{ kind: 'remove' }]);
     await (await this.unit())?.remove();
     if (snapshots) {
@@ -269,50 +276,14 @@ export class JobController<U extends JobUnit> {
   }
 
   async #reconcile(): Promise<void> {
-    const unit = await this.unit();
-    const { state } = this;
-    if (unit !== undefined) {
-      if (state.kind === 'checkpointing') await this.#ports.checkpointer.recover(unit);
-      await unit.ensureMonitored();
-    }
-    const status = await unit?.status();
-    const published =
-      state.kind === 'checkpointing' &&
-      (await this.#ports.snapshots.snapshots(this.job.id)).some(
-        (header) => header.sequence === state.sequence && header.damaged === undefined,
-      );
-    const todo = reconcile({ job: this.job, unit: status, published }, (ending) =>
-      isCrash(policyOf(this.job).policy, ending),
-    );
-    switch (todo.kind) {
-      case 'act':
-      case 'resume-unit':
-      case 'clean-unit':
-        if (todo.kind === 'resume-unit') await unit?.resume();
-        if (todo.kind === 'clean-unit') await this.#discard(unit);
-        if (todo.actions.length > 0) await this.#record.apply(todo.actions);
-        break;
-      case 'stop':
-        await this.#stop(0);
-        break;
-      case 'remove':
-        await this.#remove(false);
-        return;
-      case 'adopt': {
-        const since = new Date(this.#ports.clock.now()).toISOString();
-        const kind = status?.state === 'suspended' ? 'suspended' : 'running';
-        await this.#record.adopt({ kind, since, startedAt: since });
-        break;
-      }
-      default:
-        todo satisfies never;
-    }
+    const gone = await reconcileJob(this.#ports, this.#record, await this.unit(), {
+      stop: () => this.#stop(0),
+      remove: () => this.#remove(false),
+      discard: (unit) => this.#discard(unit),
+    });
+    if (gone) return;
     this.#record.tell({ kind: 'job-found', state: this.state });
-    // A crash whose recovery was not decided, or whose restart was interrupted.
-    const after = this.state;
-    if (after.kind === 'crashed' && after.gaveUp === undefined && after.next === undefined) {
-      await this.#carryOut(decideFor(this.job, after.ending, this.#ports.clock.now()), []);
-    }
+    await this.#recovery.decideAgain();
   }
 
   /** Sets timers and watchers to what the state asks for; to be called after every change of the state. */
@@ -321,7 +292,7 @@ export class JobController<U extends JobUnit> {
     if (this.#closed) return;
     const { state } = this;
     const alive = state.kind === 'running' || state.kind === 'suspended' || state.kind === 'checkpointing';
-    if (alive && (this.#watch === undefined || this.#watch.signal.aborted)) void this.#watchEnd();
+    if (alive) this.#watch.begin(() => this.unit());
     if (state.kind === 'running') this.#checkpointTimer.plan(this.job, state);
     if (state.kind === 'crashed' && state.next !== undefined) {
       const inMs = Math.max(0, Date.parse(state.next.at) - this.#ports.clock.now());
@@ -351,17 +322,7 @@ export class JobController<U extends JobUnit> {
       );
   }
 
-  async #watchEnd(): Promise<void> {
-    const watch = new AbortController();
-    this.#watch = watch;
-    try {
-      await (await this.unit())?.waitExit(watch.signal);
-    } catch (error) {
-      if (watch.signal.aborted) return;
-      this.#warn('waiting for its end failed', error);
-    }
-    if (watch.signal.aborted) return;
-    watch.abort();
+  async #handleEnd(): Promise<void> {
     await this.#queue
       .run({ name: 'handling of its end', automatic: false }, {}, async () => {
         const alive = this.state.kind === 'running' || this.state.kind === 'suspended';
@@ -371,74 +332,18 @@ export class JobController<U extends JobUnit> {
   }
 
   async #ended(status: JobUnitStatus | undefined): Promise<void> {
-    this.#watch?.abort();
-    const ending = endingOf(status);
-    if (this.state.kind === 'stopping') {
-      await this.#record.apply([{ kind: 'ended', ending, crash: false }]);
-      await this.#release();
-    } else {
-      const decision = decideFor(this.job, ending, this.#ports.clock.now());
-      const crash = decision.kind !== 'finished' || isCrash(policyOf(this.job).policy, ending);
-      await this.#carryOut(decision, [{ kind: 'ended', ending, crash }]);
-      // Before a restart the checkpoint room does it.
-      if (decision.kind === 'finished' || decision.kind === 'give-up') await this.#release();
-    }
+    this.#watch.stop();
+    const comesBack = await this.#recovery.ended(endingOf(status));
+    // Before a restart the checkpoint room does it.
+    if (!comesBack) await this.#release();
     this.#plan();
-  }
-
-  async #carryOut(decision: RecoveryDecision, before: Parameters<JobRecord['apply']>[0]): Promise<void> {
-    switch (decision.kind) {
-      case 'finished':
-        if (before.length > 0) await this.#record.apply(before);
-        return;
-      case 'give-up':
-        await this.#record.apply([...before, { kind: 'give-up', reason: decision.reason }]);
-        this.#record.tell({ kind: 'recovery-ended', reason: decision.reason });
-        return;
-      case 'restart':
-      case 'start-over': {
-        const next = describeNext(decision, this.#ports.clock.now());
-        const restarts = { ...this.job.restarts, attempts: decision.attempts };
-        await this.#record.apply([...before, { kind: 'retry-later', next }], { restarts });
-        this.#record.tell({ kind: 'recovery-planned', decision: decision.kind, inMs: decision.delayMs });
-        return;
-      }
-      default:
-        decision satisfies never;
-    }
   }
 
   async #recover(): Promise<void> {
     await this.#queue
-      .run({ name: 'recovery', automatic: true }, {}, async (signal) => {
-        if (this.state.kind !== 'crashed' || this.state.next === undefined) return;
-        try {
-          if (this.state.next.by === 'start-over') await this.#start();
-          else await this.#restart({ lazy: false }, 'recovery', () => {}, signal);
-        } catch (error) {
-          await this.#recoveryFailed(error, signal);
-        }
-      })
+      .run({ name: 'recovery', automatic: true }, {}, (signal) => this.#recovery.attempt(signal))
       .catch((error: unknown) => this.#closed || this.#warn('its recovery failed', error));
     this.#plan();
-  }
-
-  async #recoveryFailed(error: unknown, signal: AbortSignal): Promise<void> {
-    this.#warn('its recovery failed', error);
-    if (signal.aborted || this.state.kind !== 'crashed') return;
-    const policy = policyOf(this.job);
-    const hopeless =
-      error instanceof CairnError && (error.class === 'permanent' || error.code === 'snapshot-none');
-    const ending = this.state.ending;
-    const facts = { policy, ending, attempts: this.job.restarts.attempts, ranMs: 0, hasSnapshot: !hopeless };
-    const decision = decideRecovery(facts);
-    if (decision.kind === 'start-over') {
-      const { attempts } = decision;
-      await this.#record.apply([], { restarts: { ...this.job.restarts, attempts } });
-      await this.#start();
-    } else {
-      await this.#carryOut(decision, []);
-    }
   }
 
   /** Takes away what a unit without processes does not need. What cannot be taken away now is when the job is removed or restarted. */

@@ -3,7 +3,7 @@ import type { OperationProgress, Trigger } from './events.ts';
 import { failureOf, isResting } from './job.ts';
 import type { JobRecord } from './job-record.ts';
 import { abortError } from './operation-queue.ts';
-import type { JobsPorts, JobUnit, RestartOverrides } from './ports.ts';
+import type { JobsPorts, JobUnit } from './ports.ts';
 
 /** Which snapshot a restart begins with, and how. */
 export interface RestartWish {
@@ -13,7 +13,6 @@ export interface RestartWish {
   lazy: boolean;
   /** The job whose snapshot it is, if it is another one (a clone). */
   from?: string;
-  overrides?: RestartOverrides;
 }
 
 /** What a restart brought. */
@@ -39,8 +38,7 @@ export async function restartJob<U extends JobUnit>(
 ): Promise<RestartOutcome<U>> {
   const { job } = record;
   if (!isResting(job.state)) throw runningError(record);
-  const source = wish.from ?? job.id;
-  const candidates = await candidateSequences(ports, record, source, wish.sequence);
+  const { source, candidates } = await findCandidates(ports, record, wish);
   const skipped: { sequence: number; reason: string }[] = [];
   const skip = (sequence: number, reason: string): void => {
     skipped.push({ sequence, reason });
@@ -85,14 +83,19 @@ async function restartFrom<U extends JobUnit>(
       jobId: source,
       sequence,
       unitId: record.job.unit,
-      overrides: wish.overrides ?? {},
+      // What belongs to the other job stays with it.
+      overrides: source === record.job.id ? {} : { address: null, ports: [] },
       lazy: wish.lazy,
       onEvent: options.onProgress,
       signal: options.signal,
     });
     const { restarts } = record.job;
     await record.apply([{ kind: 'restarted' }], {
-      restarts: { ...restarts, total: restarts.total + 1, lastSequence: sequence },
+      restarts: {
+        ...restarts,
+        total: restarts.total + (wish.from === undefined ? 1 : 0),
+        lastSequence: sequence,
+      },
     });
     const totalMs = ports.clock.now() - begun;
     record.tell({ kind: 'restart-finished', sequence, trigger, totalMs });
@@ -108,31 +111,41 @@ async function restartFrom<U extends JobUnit>(
   }
 }
 
-async function candidateSequences<U extends JobUnit>(
+async function findCandidates<U extends JobUnit>(
   ports: JobsPorts<U>,
   record: JobRecord,
-  source: string,
-  wanted: number | undefined,
-): Promise<{ sequence: number; damaged?: string }[]> {
-  const { name } = record.job;
+  wish: RestartWish,
+): Promise<{ source: string; candidates: { sequence: number; damaged?: string }[] }> {
+  const { name, id, clonedFrom } = record.job;
+  const source = wish.from ?? id;
   const all = (await ports.snapshots.snapshots(source)).toSorted((a, b) => b.sequence - a.sequence);
-  if (wanted === undefined) {
-    if (all.length > 0) return all;
+  if (wish.sequence !== undefined) {
+    const one = all.find((header) => header.sequence === wish.sequence);
+    if (one !== undefined) return { source, candidates: [one] };
+    const known = all.map((header) => header.sequence).join(', ');
     throw new CairnError(
       'argument',
-      'snapshot-none',
-      `The job ${name} has no snapshot: it cannot be restarted.`,
+      'snapshot-unknown',
+      `The job ${name} has no snapshot ${wish.sequence}.`,
       {
-        remedy: `Take one while it runs with "cairn checkpoint ${name}".`,
+        remedy: known === '' ? 'It has none at all.' : `It has ${known}; see "cairn snapshots ${name}".`,
       },
     );
   }
-  const one = all.find((header) => header.sequence === wanted);
-  if (one !== undefined) return [one];
-  const known = all.map((header) => header.sequence).join(', ');
-  throw new CairnError('argument', 'snapshot-unknown', `The job ${name} has no snapshot ${wanted}.`, {
-    remedy: known === '' ? 'It has none at all.' : `It has ${known}; see "cairn snapshots ${name}".`,
-  });
+  if (all.length > 0) return { source, candidates: all };
+  // A clone without a snapshot of its own can go back to where it came from.
+  if (wish.from === undefined && clonedFrom !== undefined) {
+    const { job: from, sequence } = clonedFrom;
+    return findCandidates(ports, record, { ...wish, from, ...(sequence === undefined ? {} : { sequence }) });
+  }
+  throw new CairnError(
+    'argument',
+    'snapshot-none',
+    `The job ${name} has no snapshot: it cannot be restarted.`,
+    {
+      remedy: `Take one while it runs with "cairn checkpoint ${name}".`,
+    },
+  );
 }
 
 /** A second copy of a running job needs `--clone` (R23). */

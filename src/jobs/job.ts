@@ -297,7 +297,12 @@ export const Job = Type.Object(
       },
       strict,
     ),
-    clonedFrom: Type.Optional(Type.Object({ job: Type.String(), sequence: Sequence }, strict)),
+    clonedFrom: Type.Optional(
+      Type.Object(
+        { job: Type.String(), sequence: Type.Optional(Sequence) },
+        { ...strict, description: 'Whose snapshot it began with.' },
+      ),
+    ),
   },
   { ...strict, title: 'Job' },
 );

@@ -70,7 +70,8 @@ export class Jobs<U extends JobUnit> {
 
   /** Id and name of a job, also of one that was removed and of which only snapshots remain. Error: `job-unknown`. */
   async identify(reference: string): Promise<{ id: string; name: string }> {
-    return this.#find(reference)?.job ?? (await this.#findRemoved(reference));
+    const { id, name } = this.#find(reference)?.job ?? (await this.#findRemoved(reference));
+    return { id, name };
   }
 
   /** Makes a job and starts it; if it cannot be started, there is no job. Errors: `job-name-taken` and those of the units. */
@@ -108,7 +109,10 @@ export class Jobs<U extends JobUnit> {
     const removed = await this.#findRemoved(reference);
     using _name = this.#reserve(removed.name);
     const description = await this.#descriptionOf(removed.id, options.sequence);
-    const job = this.#newJob({ id: removed.id, name: removed.name, description });
+    const job = {
+      ...this.#newJob({ id: removed.id, name: removed.name, description }),
+      checkpoints: removed.checkpoints,
+    };
     const controller = this.#adopt(await JobRecord.create(this.#ports, job));
     try {
       return { ...(await controller.restart(wish, options)), job: controller.job };
@@ -136,14 +140,17 @@ export class Jobs<U extends JobUnit> {
     }
     const { address: _address, ports: _ports, ...network } = description.network ?? {};
     const { hostname: _hostname, ...rest } = description;
-    const job = this.#newJob({ name, description: { ...rest, name, network } });
+    const clonedFrom = {
+      job: source.id,
+      ...(options.sequence === undefined ? {} : { sequence: options.sequence }),
+    };
+    const job = { ...this.#newJob({ name, description: { ...rest, name, network } }), clonedFrom };
     const controller = this.#adopt(await JobRecord.create(this.#ports, job));
     try {
       const outcome = await controller.restart(
         {
           lazy: options.lazy,
           from: source.id,
-          overrides: { address: null, ports: [] },
           ...(options.sequence === undefined ? {} : { sequence: options.sequence }),
         },
         options,
@@ -244,7 +251,9 @@ export class Jobs<U extends JobUnit> {
   }
 
   /** A job of which only snapshots remain: by id, or the last one that had this name. */
-  async #findRemoved(reference: string): Promise<{ id: string; name: string }> {
+  async #findRemoved(
+    reference: string,
+  ): Promise<{ id: string; name: string; checkpoints: Job['checkpoints'] }> {
     const headers = await this.#ports.snapshots.snapshots();
     const matching = headers
       .filter((header) => header.jobId === reference || (header.jobName === reference && !header.damaged))
@@ -252,7 +261,8 @@ export class Jobs<U extends JobUnit> {
       .sort((a, b) => b.createdAt.localeCompare(a.createdAt));
     const [newest] = matching;
     if (newest === undefined) throw unknownJob(reference);
-    return { id: newest.jobId, name: newest.jobName };
+    const checkpoints = { failures: 0, lastAt: newest.createdAt, lastSequence: newest.sequence };
+    return { id: newest.jobId, name: newest.jobName, checkpoints };
   }
 
   /** The description in a snapshot: in this one, or in the newest that can be read. */

@@ -21,6 +21,8 @@ export interface JobUnit {
   stop(options: { graceMs: number }): Promise<unknown>;
   suspend(): Promise<void>;
   resume(): Promise<void> | void;
+  /** Waits while it is still being started or restored by somebody whom an earlier daemon told to. */
+  settle(): Promise<void>;
   /** Sees to it that somebody keeps the output of a running unit: its monitor may have been killed. */
   ensureMonitored(): Promise<void>;
   /** Ends it, and takes away everything that it does not need without processes; its files and logs stay. */

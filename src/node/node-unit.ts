@@ -1,6 +1,8 @@
 import { rmSync } from 'node:fs';
 import { constants } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { JobUnit, JobUnits } from '../jobs/ports.ts';
+import { readAllPids, readCommandLine } from '../linux/process.ts';
 import type { ExecSession } from '../units/exec.ts';
 import { type LogLine, readLog } from '../units/log-reader.ts';
 import type { UnitSpec } from '../units/spec.ts';
@@ -9,6 +11,9 @@ import type { UnitStatus } from '../units/unit-status.ts';
 import type { Units } from '../units/units.ts';
 import { resolveUser } from '../units/users.ts';
 import type { AttachRequest, ExecRequest, LogRequest, SessionEnd, StreamSession } from './unit-session.ts';
+
+/** How long a unit may take to start or to be restored after its daemon has died, in milliseconds. */
+const settleMs = 60_000;
 
 /** A unit of the units room as the jobs and the API want it. */
 export class NodeUnit implements JobUnit {
@@ -66,6 +71,16 @@ export class NodeUnit implements JobUnit {
     await this.unit.remove();
   }
 
+  /** Waits while a monitor that an earlier daemon launched is still starting or restoring the unit. */
+  async settle(): Promise<void> {
+    const deadline = performance.now() + settleMs;
+    while (performance.now() < deadline) {
+      const { state } = await this.unit.status();
+      if (state !== 'prepared' || !isBeingLaunched(this.unit)) return;
+      await sleep(20);
+    }
+  }
+
   /** A running unit whose monitor was killed gets a new one, which takes its output and its end over. */
   async ensureMonitored(): Promise<void> {
     const { state } = await this.unit.status();
@@ -121,6 +136,14 @@ export class NodeUnits implements JobUnits<NodeUnit> {
     rmSync(existing.paths.upper, { recursive: true, force: true });
     return new NodeUnit(await this.#units.renew(spec));
   }
+}
+
+/** Is there a monitor of this unit? It is known by its command line: it has written nothing down before the unit runs. */
+function isBeingLaunched(unit: Unit): boolean {
+  return readAllPids().some((pid) => {
+    const words = readCommandLine(pid);
+    return words?.includes(unit.paths.plan) === true && words.some((word) => word.endsWith('/monitor.ts'));
+  });
 }
 
 function sessionOf(session: ExecSession): StreamSession {
