@@ -69,7 +69,7 @@ export class UnitRestarter {
       phase('restore');
       request.signal.throwIfAborted();
       const file = path.join(unit.paths.run, 'restore.json');
-      writeRestorePlan(file, this.#restorePlan(criu.path, unit, image, request.lazy));
+      writeRestorePlan(file, this.#restorePlan(criu, unit, image, request.lazy));
       try {
         await unit.launch({ kind: 'restore', file });
       } finally {
@@ -154,7 +154,7 @@ export class UnitRestarter {
     }
   }
 
-  #restorePlan(criu: string, unit: Unit, image: UnitImage, lazy: boolean): RestorePlan {
+  #restorePlan(criu: Criu, unit: Unit, image: UnitImage, lazy: boolean): RestorePlan {
     const facts = image.restore as unknown as RestoreFacts;
     const lists = new ListTable();
     const images = image.images.map(({ name, content }) => {
@@ -170,7 +170,8 @@ export class UnitRestarter {
     });
     const plan = this.#store.resolve(lists.lists);
     return {
-      criu,
+      criu: criu.path,
+      criuVersion: criu.version,
       source: {
         kind: 'snapshot',
         lazy,

@@ -14,6 +14,7 @@ import { identityOf } from '../linux/process.ts';
 import { Program, type ProgramEnd } from '../linux/spawn.ts';
 import { attachNetwork, releaseNetwork } from '../network/attach.ts';
 import { restoreExternals } from './external-mounts.ts';
+import { LazyMemory, permitUserfaultfd } from './lazy-restore.ts';
 import type { MonitorPlan } from './monitor-plan.ts';
 import type { StartedUnit } from './monitor-start.ts';
 import { PipeStdio, type StdioKeys, TerminalStdio, type UnitStdio } from './monitor-stdio.ts';
@@ -86,14 +87,39 @@ export async function restoreUnit(plan: MonitorPlan, file: string): Promise<Star
     else await releaseNetwork(plan.network);
   });
   try {
-    const pid = await runCriu(plan, restore, stdio, handshake);
+    const started = await runCriu(plan, restore, stdio, handshake);
     stdio.releaseChildSide();
-    recordRestored(plan, restore, pid);
-    return { pid, stdio };
+    recordRestored(plan, restore, started.pid);
+    return { ...started, stdio };
   } catch (error) {
     await new Cgroup(plan.id).kill().catch(() => {});
     throw handshake.failure ?? error;
   }
+}
+
+/** What gives CRIU its images. */
+interface Images {
+  directory: string;
+  serving?: RestoreServing;
+  lazy?: LazyMemory;
+}
+
+async function openImages(restore: RestorePlan, directory: string): Promise<Images & AsyncDisposable> {
+  const { source, criu, criuVersion } = restore;
+  if (source.kind === 'directory')
+    return { directory: source.directory, [Symbol.asyncDispose]: async () => {} };
+  if (source.lazy) {
+    const lazy = await LazyMemory.start({ path: criu, version: criuVersion }, directory, source);
+    return {
+      directory,
+      lazy,
+      serving: lazy.serving,
+      [Symbol.asyncDispose]: () => lazy[Symbol.asyncDispose](),
+    };
+  }
+  const serving = new RestoreServing({ directory, source });
+  await serving.listening;
+  return { directory, serving, [Symbol.asyncDispose]: () => serving[Symbol.asyncDispose]() };
 }
 
 async function runCriu(
@@ -101,20 +127,20 @@ async function runCriu(
   restore: RestorePlan,
   stdio: UnitStdio,
   handshake: RestoreHandshake,
-): Promise<number> {
-  const { source } = restore;
+): Promise<{ pid: number; arriving?: Promise<void> }> {
   const directory = path.join(plan.paths.run, 'restore');
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { mode: 0o700 });
-  await using serving = source.kind === 'snapshot' ? new RestoreServing({ directory, source }) : undefined;
-  await serving?.listening;
+  await using held = new AsyncDisposableStack();
+  const images = held.use(await openImages(restore, directory));
   const pidFile = path.join(directory, 'init.pid');
   const inherited = inheritedDescriptors(restore.stdio, restore.consoleKeys, stdio.childSide);
   const argv = restoreCommand({
-    imageDirectory: source.kind === 'directory' ? source.directory : directory,
+    imageDirectory: images.directory,
     workDirectory: directory,
     logFile: 'restore.log',
-    stream: serving !== undefined,
+    stream: images.serving !== undefined && images.lazy === undefined,
+    lazyPages: images.lazy !== undefined,
     root: plan.paths.rootfs,
     externals: restoreExternals(restore.externalMounts),
     emptyNetwork: true,
@@ -127,6 +153,7 @@ async function runCriu(
     pidFile,
     inheritDescriptors: inherited.map(({ resource }, i) => ({ descriptor: 3 + i, resource })),
   });
+  using _permission = images.lazy === undefined ? undefined : permitUserfaultfd();
   const groups = new Cgroup(plan.id).directories();
   await using criu = new Program([restore.criu, ...argv], {
     descriptors: inherited.map(({ fd }) => fd),
@@ -136,15 +163,23 @@ async function runCriu(
     newCgroupNamespace: true,
     ignoreSigpipe: true,
   });
-  const end = await Promise.race([criu.ended, ...(serving === undefined ? [] : [serving.failed])]);
+  const end = await Promise.race([
+    criu.ended,
+    ...(images.serving === undefined ? [] : [images.serving.failed]),
+  ]);
   if (end.exitCode !== 0) {
     // A thread that could not give what was asked for is the cause, and CRIU's complaint only follows from it.
-    await serving?.settled(200);
-    throw serving?.error ?? criuFailure(path.join(directory, 'restore.log'), end);
+    await images.serving?.settled(200);
+    throw images.serving?.error ?? criuFailure(path.join(directory, 'restore.log'), end);
   }
   const pid = Number(readFileSync(pidFile, 'utf8'));
-  rmSync(directory, { recursive: true, force: true });
-  return pid;
+  const { lazy } = images;
+  if (lazy === undefined) {
+    rmSync(directory, { recursive: true, force: true });
+    return { pid };
+  }
+  const whileArriving = held.move();
+  return { pid, arriving: lazy.whole().finally(() => whileArriving.disposeAsync()) };
 }
 
 function criuFailure(log: string, end: ProgramEnd): CairnError {

@@ -11,6 +11,8 @@ import { createContainer, startContainer } from './runtime.ts';
 export interface StartedUnit {
   pid: number;
   stdio: UnitStdio;
+  /** Of a lazy restore: resolves when all memory has arrived, rejects if it cannot; the unit is of no use then. */
+  arriving?: Promise<void>;
 }
 
 /**

@@ -7,7 +7,7 @@
  * What became of it is reported on descriptor 3 (see `MonitorReport`).
  */
 
-import { writeSync } from 'node:fs';
+import { rmSync, writeFileSync, writeSync } from 'node:fs';
 import { CairnError, messageOf } from '../errors.ts';
 import { Cgroup } from '../linux/cgroups.ts';
 import { becomeSubreaper, type ExitStatus, reapChild, setThreadName } from '../linux/pidfd.ts';
@@ -76,6 +76,10 @@ async function monitorUnit(plan: MonitorPlan, unit: StartedUnit): Promise<void> 
   writeStdioKeys(plan.paths.stdio, stdio.keys);
   await server.listen();
   await writeStatusRecord(plan.paths.status, record);
+  if (unit.arriving !== undefined)
+    whileArriving(plan, unit.arriving, () => {
+      if (end === undefined) process.kill(pid, 'SIGKILL');
+    });
   report({ started: true, pid });
 
   const exit = await waitForChild(pid);
@@ -89,6 +93,20 @@ async function monitorUnit(plan: MonitorPlan, unit: StartedUnit): Promise<void> 
   };
   await writeStatusRecord(plan.paths.status, { ...record, finished: end });
   await server.close();
+}
+
+/**
+ * Notes that the memory of a unit is still arriving, for as long as it is: it cannot be saved meanwhile. If some of it never
+ * comes the unit must not go on, and is killed: its snapshot is still there.
+ */
+function whileArriving(plan: MonitorPlan, arriving: Promise<void>, kill: () => void): void {
+  writeFileSync(plan.paths.arriving, '', { mode: 0o600 });
+  const done = () => rmSync(plan.paths.arriving, { force: true });
+  arriving.then(done, (error: unknown) => {
+    done();
+    console.error(`the memory of unit ${plan.id} has not arrived, it is killed: ${messageOf(error)}`);
+    kill();
+  });
 }
 
 /** Waits for an adopted child, and lays to rest whatever else of the runtime or CRIU has been left to this process. */

@@ -32,6 +32,8 @@ export interface UnitPaths {
   plan: string;
   /** Socket of the monitor. */
   socket: string;
+  /** Exists while the memory of a lazily restored unit is still arriving. */
+  arriving: string;
   /** Which descriptors of the unit lead to the monitor; see `monitor-stdio.ts`. */
   stdio: string;
 }
@@ -54,6 +56,7 @@ export function unitPaths({ stateDirectory, runDirectory }: NodeDirectories, id:
     pts: path.join(run, 'pts'),
     plan: path.join(run, 'monitor.json'),
     socket: path.join(run, 'monitor.sock'),
+    arriving: path.join(run, 'arriving'),
     stdio: path.join(run, 'stdio.json'),
   };
 }

@@ -29,7 +29,9 @@ export type ImageSource =
 
 /** What a restore needs besides the plan of the monitor. */
 export interface RestorePlan {
+  /** The program and its version. */
   criu: string;
+  criuVersion: string;
   source: ImageSource;
   /** How CRIU knew the unit's standard streams when the images were made. */
   stdio: StdioKeys;

@@ -7,8 +7,10 @@ import type { RestoreWorkerData, RestoreWorkerMessage } from './restore-worker.t
 
 /** Starts with the constructor; disposing ends it. */
 export class RestoreServing implements AsyncDisposable {
-  /** Resolves when CRIU may be started. */
-  readonly listening: Promise<void>;
+  /** Resolves when CRIU may be started, with the bytes that will come later (a lazy restore). */
+  readonly listening: Promise<number>;
+  /** Resolves when everything has been handed over; rejects as `failed`. */
+  readonly finished: Promise<void>;
   /** Rejects if the images cannot be served; never resolves. */
   readonly failed: Promise<never>;
   error: CairnError | undefined;
@@ -19,16 +21,19 @@ export class RestoreServing implements AsyncDisposable {
   constructor(data: Omit<RestoreWorkerData, 'wakeFd'>) {
     const workerData: RestoreWorkerData = { ...data, wakeFd: this.#wakeFd };
     this.#worker = new Worker(new URL('./restore-worker.ts', import.meta.url), { workerData });
-    const heard = Promise.withResolvers<void>();
+    const heard = Promise.withResolvers<number>();
+    const finished = Promise.withResolvers<void>();
     const failed = Promise.withResolvers<never>();
     const ended = Promise.withResolvers<void>();
     const fail = (error: CairnError) => {
       this.error ??= error;
       heard.reject(this.error);
       failed.reject(this.error);
+      finished.reject(this.error);
     };
     this.#worker.on('message', (message: RestoreWorkerMessage) => {
-      if (message.kind === 'listening') heard.resolve();
+      if (message.kind === 'listening') heard.resolve(message.lazyBytes);
+      if (message.kind === 'finished') finished.resolve();
       if (message.kind === 'failed') fail(revive(message.error));
     });
     this.#worker.on('error', (cause) =>
@@ -41,7 +46,9 @@ export class RestoreServing implements AsyncDisposable {
     this.#worker.on('exit', () => ended.resolve());
     this.listening = heard.promise;
     this.failed = failed.promise;
+    this.finished = finished.promise;
     this.#ended = ended.promise;
+    this.finished.catch(() => {});
     this.failed.catch(() => {});
     this.listening.catch(() => {});
   }

@@ -1,20 +1,29 @@
-/** Thread of a monitor that hands CRIU the images of a restore. Its data: `RestoreWorkerData`; it tells `RestoreWorkerMessage`s. */
+/**
+ * Thread of a monitor that hands CRIU the images of a restore, or its memory on demand. Its data: `RestoreWorkerData`; it tells
+ * `RestoreWorkerMessage`s.
+ */
 
 import { parentPort, workerData } from 'node:worker_threads';
+import { PageServer, pageHeaderBytes } from '../criu/page-server.ts';
 import { StreamServe } from '../criu/stream-serve.ts';
 import { CairnError, messageOf } from '../errors.ts';
+import { LazyPages } from './lazy-images.ts';
 import { SnapshotImages, type SnapshotSource } from './restore-images.ts';
 
 export interface RestoreWorkerData {
-  /** Where the streamer's socket is made. */
+  /** Where the streamer's socket, or the files of a lazy restore, are made. */
   directory: string;
   source: SnapshotSource;
   /** An eventfd that ends it. */
   wakeFd: number;
+  /** A lazy restore: our end of the page server's socket, and the version of the CRIU that asks. */
+  lazy?: { pageSocket: number; criuVersion: string };
 }
 
 export type RestoreWorkerMessage =
-  | { kind: 'listening' }
+  /** CRIU may be started. `lazyBytes`: what comes later. */
+  | { kind: 'listening'; lazyBytes: number }
+  /** Everything has been handed over. */
   | { kind: 'finished'; bytes: number }
   | {
       kind: 'failed';
@@ -25,11 +34,10 @@ const port = parentPort;
 if (port === null) throw new Error('restore-worker runs in a worker thread');
 const tell = (message: RestoreWorkerMessage) => port.postMessage(message);
 
-function serve({ directory, source, wakeFd }: RestoreWorkerData): void {
-  using images = new SnapshotImages(source);
+function serveImages(images: SnapshotImages, { directory, wakeFd }: RestoreWorkerData): void {
   using server = new StreamServe(directory, images);
   server.watch(wakeFd);
-  tell({ kind: 'listening' });
+  tell({ kind: 'listening', lazyBytes: 0 });
   let bytes = 0;
   for (;;) {
     for (const event of server.poll(-1)) {
@@ -40,8 +48,36 @@ function serve({ directory, source, wakeFd }: RestoreWorkerData): void {
   }
 }
 
+function servePages(
+  images: SnapshotImages,
+  { directory, source, wakeFd }: RestoreWorkerData,
+  { pageSocket, criuVersion }: NonNullable<RestoreWorkerData['lazy']>,
+): void {
+  const sizes = new Map(source.images.map(({ name, size }) => [name, size]));
+  const pages = LazyPages.write(images, sizes, directory);
+  const server = new PageServer(pageSocket, pages.read, {
+    headerBytes: pageHeaderBytes(criuVersion),
+    pageSize: 4096,
+  });
+  server.watch(wakeFd);
+  tell({ kind: 'listening', lazyBytes: pages.lazyBytes });
+  let bytes = 0;
+  for (;;) {
+    for (const event of server.poll(-1)) {
+      if (event.kind === 'ready') return;
+      if (event.kind === 'pages') bytes += event.request.pages * 4096;
+      if (event.kind !== 'finished') continue;
+      if (event.complete) return tell({ kind: 'finished', bytes });
+      throw new CairnError('temporary', 'lazy-interrupted', 'CRIU stopped fetching memory before it had all');
+    }
+  }
+}
+
 try {
-  serve(workerData as RestoreWorkerData);
+  const data = workerData as RestoreWorkerData;
+  using images = new SnapshotImages(data.source);
+  if (data.lazy === undefined) serveImages(images, data);
+  else servePages(images, data, data.lazy);
 } catch (error) {
   const known = error instanceof CairnError;
   tell({
@@ -51,7 +87,7 @@ try {
       code: known ? error.code : 'restore-serve-failed',
       message: messageOf(error),
       ...(known && error.remedy !== undefined ? { remedy: error.remedy } : {}),
-      lines: known ? [...error.lines] : [],
+      lines: known ? [...error.lines] : [error instanceof Error ? (error.stack ?? '') : ''],
     },
   });
 }

@@ -1,0 +1,125 @@
+/** The helpers of a restore that does not wait for memory: our page server, and `criu lazy-pages` that asks it. */
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { explainFailure } from '../criu/explain.ts';
+import { lazyPagesCommand } from '../criu/lazy-pages-command.ts';
+import { readLog } from '../criu/log.ts';
+import { close, pipe } from '../linux/libc.ts';
+import { socketPair } from '../linux/socket.ts';
+import { Program } from '../linux/spawn.ts';
+import type { SnapshotSource } from './restore-images.ts';
+import { RestoreServing } from './restore-serving.ts';
+
+const logFile = 'lazy-pages.log';
+const readyTimeoutMs = 30_000;
+
+/** Serves the memory of a unit while it runs already. Disposing ends it, whether all has arrived or not. */
+export class LazyMemory implements AsyncDisposable {
+  readonly serving: RestoreServing;
+  readonly #directory: string;
+  readonly #program: Program;
+  readonly #socket: number;
+
+  private constructor(directory: string, serving: RestoreServing, program: Program, socket: number) {
+    this.#directory = directory;
+    this.serving = serving;
+    this.#program = program;
+    this.#socket = socket;
+  }
+
+  /** Writes the small images into `directory` and waits until `criu lazy-pages` listens there. */
+  static async start(
+    criu: { path: string; version: string },
+    directory: string,
+    source: SnapshotSource,
+  ): Promise<LazyMemory> {
+    const [ours, theirs] = socketPair();
+    const serving = new RestoreServing({
+      directory,
+      source,
+      lazy: { pageSocket: ours, criuVersion: criu.version },
+    });
+    await serving.listening;
+    const status = pipe();
+    const argv = lazyPagesCommand({
+      imageDirectory: directory,
+      workDirectory: directory,
+      logFile,
+      pageServerSocket: 3,
+      statusDescriptor: 4,
+    });
+    const program = new Program([criu.path, ...argv], { descriptors: [theirs, status.write] });
+    close(theirs);
+    close(status.write);
+    const memory = new LazyMemory(directory, serving, program, ours);
+    try {
+      await readable(status.read);
+    } catch {
+      const end = await program.waitFor(1000);
+      await memory[Symbol.asyncDispose]();
+      throw explainFailure({
+        attempt: 'Bringing memory later',
+        end,
+        log: readLog(path.join(directory, logFile)),
+      });
+    }
+    return memory;
+  }
+
+  /** Waits until all memory is there. Rejects with the reason if it will never be. */
+  async whole(): Promise<void> {
+    const end = await Promise.race([this.#program.ended, this.serving.failed]);
+    if (end.exitCode !== 0)
+      throw (
+        this.serving.error ??
+        explainFailure({
+          attempt: 'Bringing memory later',
+          end,
+          log: readLog(path.join(this.#directory, logFile)),
+        })
+      );
+    await this.serving.finished;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#program[Symbol.asyncDispose]();
+    await this.serving[Symbol.asyncDispose]();
+    close(this.#socket);
+  }
+}
+
+/** Waits for the byte that CRIU writes when it listens; takes the descriptor over. */
+async function readable(fd: number): Promise<void> {
+  const { Socket } = await import('node:net');
+  const stream = new Socket({ fd, readable: true, writable: false });
+  try {
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error('timeout')), readyTimeoutMs);
+      stream.once('data', () => resolve());
+      stream.once('error', reject);
+      stream.once('close', () => {
+        clearTimeout(timer);
+        reject(new Error('closed'));
+      });
+    });
+  } finally {
+    stream.destroy();
+  }
+}
+
+const sysctl = '/proc/sys/vm/unprivileged_userfaultfd';
+
+/**
+ * Lets processes in a user namespace make a userfaultfd, which a lazy restore needs, until disposed. The kernel asks for
+ * CAP_SYS_PTRACE in the first user namespace otherwise, which no unit has.
+ */
+export function permitUserfaultfd(): Disposable {
+  const before = readFileSync(sysctl, 'utf8').trim();
+  if (before === '0') writeFileSync(sysctl, '1');
+  return {
+    [Symbol.dispose]: () => {
+      if (before === '0') writeFileSync(sysctl, '0');
+    },
+  };
+}
