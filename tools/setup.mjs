@@ -62,6 +62,21 @@ function main() {
     if (code !== undefined) return code;
   }
 
+  const libraries = missingLibraries(architecture);
+  if (libraries.length > 0) {
+    if (values.check) {
+      for (const name of libraries) say('missing', `package ${name} (the pinned Node.js needs it)`);
+      return 1;
+    }
+    say('doing', `apt-get install ${libraries.join(' ')} (the pinned Node.js needs it)`);
+    if (!installPackages(libraries)) {
+      return fail(
+        5,
+        `setup: the packages ${libraries.join(' ')} could not be installed; the lines above tell why.`,
+      );
+    }
+  }
+
   const stale = staleNodeModules(root, architecture);
   if (stale !== undefined) {
     if (values.check) {
@@ -112,6 +127,28 @@ function runLocked() {
   // Without flock it goes on unlocked.
   if (again.error) return undefined;
   return again.status ?? 1;
+}
+
+/** Debian packages of libraries that the pinned Node.js is linked with and that a minimal system does not have. */
+function missingLibraries(architecture) {
+  const triplet = `${architecture === 'x64' ? 'x86_64' : 'aarch64'}-linux-gnu`;
+  const packages = { 'libatomic.so.1': 'libatomic1', 'libstdc++.so.6': 'libstdc++6' };
+  const directories = [`/usr/lib/${triplet}`, `/lib/${triplet}`, '/usr/lib64', '/lib64', '/usr/lib', '/lib'];
+  return Object.entries(packages)
+    .filter(([library]) => !directories.some((directory) => existsSync(path.join(directory, library))))
+    .map(([, name]) => name);
+}
+
+/** Installs packages that start no service; with fresh lists if it does not go at once. */
+function installPackages(names) {
+  const options = {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+  };
+  const install = ['install', '--yes', '--quiet', '--no-install-recommends', '--no-upgrade', ...names];
+  const apt = (...argv) =>
+    spawnSync('apt-get', ['-o', 'DPkg::Lock::Timeout=300', ...argv], options).status === 0;
+  return apt(...install) || (apt('update', '--quiet') && apt(...install));
 }
 
 /** The Node.js that package.json pins for an architecture. */
