@@ -71,7 +71,12 @@ export class PackWriter {
     } catch (error) {
       throw storeWriteError(this.path, error);
     }
-    this.#write([encodePackHeader(this.#keys, place.storeId, id)]);
+    try {
+      this.#write([encodePackHeader(this.#keys, place.storeId, id)]);
+    } catch (error) {
+      this.abort();
+      throw error;
+    }
   }
 
   /** Bytes of the file so far. */

@@ -1,4 +1,4 @@
-import { adviseHugePages } from '../linux/memory.ts';
+import { adviseHugePages, populatePages } from '../linux/memory.ts';
 import { chunkIdBytes, maxChunkBytes } from './format.ts';
 
 const slabBytes = 64 * 1024 * 1024;
@@ -22,19 +22,16 @@ export class StagingMemory {
     return this.#slabs.reduce((sum, slab) => sum + slab.length, 0);
   }
 
-  /** Has the pages of the first `bytes` bytes ready (at most the limit); about 1 GB/s where they are new. */
+  /** Has the pages of the first `bytes` bytes ready (at most the limit). */
   reserve(bytes: number): void {
     const wanted = Math.min(bytes, this.limitBytes);
     let before = 0;
     for (let i = 0; before < wanted; i++) {
       const slab = this.slab(i);
       if (slab === undefined) return;
-      for (
-        let at = Math.max(0, this.#touched - before);
-        at < slab.length && before + at < wanted;
-        at += pageBytes
-      )
-        slab[at] = 0;
+      const from = Math.max(0, this.#touched - before);
+      const to = Math.min(slab.length, wanted - before);
+      if (from < to) touch(slab.subarray(from, to));
       before += slab.length;
     }
     this.#touched = Math.max(this.#touched, wanted);
@@ -58,6 +55,11 @@ export class StagingMemory {
     this.#slabs = [];
     this.#touched = 0;
   }
+}
+
+function touch(bytes: Uint8Array): void {
+  if (populatePages(bytes)) return;
+  for (let at = 0; at < bytes.length; at += pageBytes) bytes[at] = 0;
 }
 
 /** Chunks that wait in a `StagingMemory`, in the order in which they came. */

@@ -11,6 +11,8 @@ import type { DamagedSegments, StorePaths } from './store-files.ts';
 
 /** What the parts of an open store share; belongs to `Store`. */
 export interface StoreState {
+  /** Nothing may be written otherwise. */
+  readonly writable: boolean;
   readonly paths: StorePaths;
   /** Hexadecimal. */
   readonly id: string;

@@ -83,6 +83,7 @@ export class Store implements AsyncDisposable {
       const loading = { useCache: true, readOnly };
       const { index, damagedPacks } = await loadIndex(paths.packs, store, cache, damagedSegments, loading);
       const state: StoreState = {
+        writable: !readOnly,
         paths,
         id,
         idBytes,

@@ -173,6 +173,6 @@ async function distrust(state: StoreState, bad: ReadonlyMap<string, readonly num
     for (const ordinal of ordinals) known.add(ordinal);
     state.damagedSegments.set(id, known);
   }
-  // Only a hint for the next open; a read-only or full store does without.
-  await writeDamaged(state.paths, state.damagedSegments).catch(() => {});
+  // Only a hint for the next open; a full store does without.
+  if (state.writable) await writeDamaged(state.paths, state.damagedSegments).catch(() => {});
 }
