@@ -72,6 +72,7 @@ function bindAll() {
     pwrite: call('pwrite', [int, pointer, size, long], long),
     writev: call('writev', [int, pointer, int], long),
     close: call('close', [int]),
+    dup2: call('dup2', [int, int]),
     pipe2: call('pipe2', [pointer, int]),
     poll: call('poll', [pointer, size, int]),
     fcntl: call('fcntl', [int, int, long]),
@@ -273,6 +274,11 @@ export class PollSet {
 /** Closes a descriptor. EINTR counts as closed, as Linux defines it. */
 export function close(fd: number): void {
   if (libc().close(fd) < 0 && lastErrno() !== EINTR) throw new SystemCallError(lastErrno(), 'close');
+}
+
+/** Makes `to` a copy of `from`; what `to` was before is closed. */
+export function duplicateTo(from: number, to: number): void {
+  checked(libc().dup2(from, to), 'dup2');
 }
 
 export const O_NONBLOCK = 0o4000;

@@ -70,6 +70,7 @@ export class Node implements AsyncDisposable {
       tools: { runc: tools.runc, ...(tools.crun === undefined ? {} : { crun: tools.crun }) },
       ...(options.bridge === undefined ? {} : { bridge: options.bridge }),
     });
+    owned.defer(async () => units.close());
     const checkpointer = owned.use(new Checkpointer({ units, store: snapshots }));
     const jobs = new Jobs<NodeUnit>({
       state,
@@ -85,6 +86,7 @@ export class Node implements AsyncDisposable {
     await jobs.recover();
     warnOfOrphans(events, units, jobs);
     checkpointer.warm();
+    units.keepReady();
     return new Node({ jobs, snapshots, events, host: tools.host }, options, owned.move());
   }
 

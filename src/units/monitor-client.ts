@@ -1,13 +1,13 @@
 /** Starting a monitor, and talking to one. */
 
 import { spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import path from 'node:path';
-import { PassThrough, type Readable } from 'node:stream';
+import { type Duplex, PassThrough, type Readable } from 'node:stream';
 import { CairnError, type ErrorClass, exitCodes, messageOf, systemCode } from '../errors.ts';
 import { decodeFrameEnd, encodeFrame, encodeSize, FrameDecoder, frameKind } from './attach-frames.ts';
-import type { MonitorPlan, MonitorReport, MonitorTask } from './monitor-plan.ts';
+import type { MonitorOrder, MonitorPlan, MonitorReport, MonitorTask } from './monitor-plan.ts';
 import type { MonitorAnswer, MonitorRequest } from './monitor-protocol.ts';
 import type { TerminalSize } from './terminal.ts';
 import type { UnitEnd } from './unit-status.ts';
@@ -20,48 +20,98 @@ const nodeFlags = [
 ];
 
 const startTimeoutMs = 60_000;
+const replenishAfterMs = 500;
+/** Where Node.js keeps what it has compiled; in nobody's reach but root's. */
+const compileCache = '/var/cache/cairn/compiled';
 
-/**
- * Starts the monitor of a unit as a process that outlives this one, and waits until its unit runs. Returns the PID of the
- * unit's first process. Throws what the monitor reports, or `monitor-failed` (environment) if it ends without a word.
- */
-export async function launchMonitor(
-  plan: MonitorPlan,
-  task: MonitorTask,
-  options: { node?: string; timeoutMs?: number } = {},
-): Promise<number> {
-  mkdirSync(plan.paths.run, { recursive: true, mode: 0o700 });
-  mkdirSync(plan.paths.logs, { recursive: true, mode: 0o700 });
-  writeFileSync(plan.paths.plan, JSON.stringify(plan), { mode: 0o600 });
-  const said = openSync(path.join(plan.paths.logs, 'monitor.log'), 'a', 0o600);
-  const file = task.kind === 'restore' ? [task.file] : [];
-  const program = path.join(import.meta.dirname, 'monitor.ts');
-  const child = spawn(
-    options.node ?? process.execPath,
-    [...nodeFlags, program, task.kind, plan.paths.plan, ...file],
-    { stdio: ['ignore', said, said, 'pipe'], detached: true, cwd: '/' },
-  );
-  closeSync(said);
-  const line = await reportOf(child, options.timeoutMs ?? startTimeoutMs);
-  child.unref();
-  if (line === undefined) {
-    throw new CairnError(
-      'environment',
-      'monitor-failed',
-      `The monitor of ${plan.id} has ended without a report.`,
-      {
-        remedy: `See ${path.join(plan.paths.logs, 'monitor.log')}.`,
-      },
-    );
+/** A monitor that waits for its order. */
+type WaitingMonitor = ReturnType<typeof spawn>;
+
+/** Starts monitors. With `keepReady` one is always started ahead, because that is most of the time that a restart takes. */
+export class MonitorLauncher implements Disposable {
+  readonly #node: string;
+  #keep = false;
+  #ready: WaitingMonitor | undefined;
+
+  constructor(node: string = process.execPath) {
+    this.#node = node;
   }
-  const report = JSON.parse(line) as MonitorReport;
-  if (report.started) return report.pid;
-  const { error } = report;
-  if (!Object.hasOwn(exitCodes, error.class)) throw new Error(`${error.message}\n${error.lines.join('\n')}`);
-  throw new CairnError(error.class as ErrorClass, error.code, error.message, {
-    lines: error.lines,
-    ...(error.remedy === undefined ? {} : { remedy: error.remedy }),
-  });
+
+  /** From now on a monitor is kept waiting; disposing ends it. It also ends by itself when this process does. */
+  keepReady(): void {
+    this.#keep = true;
+    this.#replenish();
+  }
+
+  /**
+   * Has a monitor, a process that outlives this one, carry out a task, and waits until its unit runs. Returns the PID of the
+   * unit's first process. Throws what the monitor reports, or `monitor-failed` (environment) if it ends without a word.
+   */
+  async launch(plan: MonitorPlan, task: MonitorTask, timeoutMs: number = startTimeoutMs): Promise<number> {
+    mkdirSync(plan.paths.run, { recursive: true, mode: 0o700 });
+    mkdirSync(plan.paths.logs, { recursive: true, mode: 0o700 });
+    writeFileSync(plan.paths.plan, JSON.stringify(plan), { mode: 0o600 });
+    const log = path.join(plan.paths.logs, 'monitor.log');
+    const child = this.#take();
+    const order: MonitorOrder = { task, plan: plan.paths.plan, log };
+    (child.stdio[3] as Duplex).write(`${JSON.stringify(order)}\n`);
+    const line = await reportOf(child, timeoutMs);
+    child.unref();
+    this.#replenishLater();
+    if (line === undefined)
+      throw new CairnError(
+        'environment',
+        'monitor-failed',
+        `The monitor of ${plan.id} has ended without a report.`,
+        { remedy: `See ${log}.` },
+      );
+    const report = JSON.parse(line) as MonitorReport;
+    if (report.started) return report.pid;
+    const { error } = report;
+    if (!Object.hasOwn(exitCodes, error.class))
+      throw new Error(`${error.message}\n${error.lines.join('\n')}`);
+    throw new CairnError(error.class as ErrorClass, error.code, error.message, {
+      lines: error.lines,
+      ...(error.remedy === undefined ? {} : { remedy: error.remedy }),
+    });
+  }
+
+  #take(): WaitingMonitor {
+    const ready = this.#ready;
+    this.#ready = undefined;
+    return ready?.exitCode === null && ready.signalCode === null ? ready : this.#spawn([]);
+  }
+
+  #spawn(mode: readonly string[]): WaitingMonitor {
+    const program = path.join(import.meta.dirname, 'monitor.ts');
+    return spawn(this.#node, [...nodeFlags, program, ...mode], {
+      stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
+      detached: true,
+      cwd: '/',
+      env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
+    });
+  }
+
+  #replenish(): void {
+    if (!this.#keep || this.#ready !== undefined) return;
+    const ready = this.#spawn(['ready']);
+    ready.unref();
+    (ready.stdio[3] as Socket).unref();
+    ready.once('error', () => {});
+    this.#ready = ready;
+  }
+
+  /** Not at once: the unit that was just started needs the processor more. */
+  #replenishLater(): void {
+    if (this.#keep) setTimeout(() => this.#replenish(), replenishAfterMs).unref();
+  }
+
+  [Symbol.dispose](): void {
+    this.#keep = false;
+    // It reads the end of file and leaves.
+    (this.#ready?.stdio[3] as Socket | undefined)?.destroy();
+    this.#ready = undefined;
+  }
 }
 
 /** The first line on descriptor 3; `undefined` if there is none. */

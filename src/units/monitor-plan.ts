@@ -13,6 +13,8 @@ export interface MonitorPlan {
   stdin: boolean;
   logs: { maxBytes: number; files: number };
   network: UnitNetwork | undefined;
+  /** Limit of tasks; set once the runtime or CRIU, which need tasks of their own, have done their work. */
+  pids: number | undefined;
   runtime: { program: string; root: string };
   /** First window size of a terminal. */
   size: { columns: number; rows: number };
@@ -25,6 +27,15 @@ export type MonitorTask =
   | { kind: 'restore'; file: string }
   /** Takes over a unit whose monitor has died. */
   | { kind: 'adopt' };
+
+/** What a monitor that waits is told, as one line of JSON on descriptor 3. */
+export interface MonitorOrder {
+  task: MonitorTask;
+  /** File with its `MonitorPlan`. */
+  plan: string;
+  /** Where its own messages go. */
+  log: string;
+}
 
 /** What a monitor tells the process that started it, as one line of JSON on descriptor 3. */
 export type MonitorReport =

@@ -20,8 +20,18 @@ import type { StartedUnit } from './monitor-start.ts';
 import { PipeStdio, type StdioKeys, TerminalStdio, type UnitStdio } from './monitor-stdio.ts';
 import { type RestorePlan, takeRestorePlan } from './restore-file.ts';
 import { RestoreHandshake } from './restore-handshake.ts';
-import { RestoreServing } from './restore-serving.ts';
+import { makeServingReady, makeServingUnready, RestoreServing } from './restore-serving.ts';
 import { adaptRuntimeState, writeRuntimeState } from './runtime.ts';
+
+/** Prepares what every restore needs, before it is known what will be restored. */
+export async function makeReady(): Promise<void> {
+  await makeServingReady();
+}
+
+/** Gives back what `makeReady` prepared and nobody used. */
+export function makeUnready(): void {
+  makeServingUnready();
+}
 
 /** Makes the standard streams that a restored unit gets in place of those it was saved with. */
 export function createRestoreStdio(plan: MonitorPlan): UnitStdio {

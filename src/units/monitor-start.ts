@@ -20,14 +20,16 @@ export interface StartedUnit {
  * begun is ended again, as far as it is in the unit's control group.
  */
 export async function startUnit(plan: MonitorPlan): Promise<StartedUnit> {
+  const cgroup = new Cgroup(plan.id);
   try {
     const { pid, stdio } = plan.terminal ? await createWithTerminal(plan) : await createWithPipes(plan);
-    new Cgroup(plan.id).addToUnified(pid);
+    cgroup.addToUnified(pid);
+    cgroup.limit({ pids: plan.pids });
     if (plan.network !== undefined) await attachNetwork(pid, plan.network);
     await startContainer(plan.runtime, plan.id, runtimeLog(plan));
     return { pid, stdio };
   } catch (error) {
-    await new Cgroup(plan.id).kill().catch(() => {});
+    await cgroup.kill().catch(() => {});
     throw error;
   }
 }

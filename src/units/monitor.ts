@@ -2,32 +2,39 @@
  * The monitor of one unit: a process of its own that starts or restores the unit, is the parent of its first process,
  * keeps its output, and writes down how it ends. It lives as long as the unit and needs nobody: the daemon may come and go.
  *
- *     node monitor.ts start|adopt|restore PLAN [RESTORE-FILE]
- *
- * What became of it is reported on descriptor 3 (see `MonitorReport`).
+ * It first waits for a `MonitorOrder` on descriptor 3 (so that the daemon can have one ready before it is needed), and ends if
+ * there the end of file comes instead. What became of the order is reported there too (see `MonitorReport`).
  */
 
-import { rmSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { CairnError, messageOf } from '../errors.ts';
 import { Cgroup } from '../linux/cgroups.ts';
+import { close, duplicateTo } from '../linux/libc.ts';
 import { becomeSubreaper, type ExitStatus, reapChild, setThreadName } from '../linux/pidfd.ts';
 import { identityOf, readChildren, readStat } from '../linux/process.ts';
-import { type MonitorPlan, type MonitorReport, readMonitorPlan } from './monitor-plan.ts';
+import {
+  type MonitorOrder,
+  type MonitorPlan,
+  type MonitorReport,
+  type MonitorTask,
+  readMonitorPlan,
+} from './monitor-plan.ts';
 import { MonitorServer } from './monitor-server.ts';
 import { type StartedUnit, startUnit } from './monitor-start.ts';
 import { writeStdioKeys } from './monitor-stdio.ts';
 import { bootId, type StatusRecord, type UnitEnd, writeStatusRecord } from './unit-status.ts';
 import { type OutputStream, UnitLog } from './unit-log.ts';
 
-const reportFd = 3;
+const orderFd = 3;
 
 /** Tells the starter, which may be gone already. */
 function report(message: MonitorReport): void {
   try {
-    writeSync(reportFd, `${JSON.stringify(message)}\n`);
+    writeSync(orderFd, `${JSON.stringify(message)}\n`);
   } catch {
     // Nobody listens; the status file tells the same.
   }
+  close(orderFd);
 }
 
 function reportError(error: unknown): void {
@@ -51,6 +58,7 @@ async function monitorUnit(plan: MonitorPlan, unit: StartedUnit): Promise<void> 
   const monitor = identityOf(process.pid);
   if (init === undefined || monitor === undefined) throw new Error(`process ${pid} has vanished`);
   const cgroup = new Cgroup(plan.id);
+  cgroup.limit({ pids: plan.pids });
   const oomKillsBefore = cgroup.oomKills();
   const record: StatusRecord = { init, monitor, bootId: bootId(), startedAt: Date.now() };
   let end: UnitEnd | undefined;
@@ -139,32 +147,52 @@ function reapForgotten(pid: number, deadBefore: ReadonlySet<number>): Set<number
   return new Set(dead);
 }
 
+/** Waits for the order; `undefined` if none will come. */
+function awaitOrder(): MonitorOrder | undefined {
+  let text = '';
+  const piece = Buffer.alloc(4096);
+  while (!text.includes('\n')) {
+    const length = readSync(orderFd, piece);
+    if (length === 0) return undefined;
+    text += piece.toString('utf8', 0, length);
+  }
+  return JSON.parse(text) as MonitorOrder;
+}
+
 async function main(): Promise<void> {
-  const [task, planFile = '', restoreFile = ''] = process.argv.slice(2);
   setThreadName('cairn-monitor');
   becomeSubreaper();
   // A closed terminal or an interrupted command line is no reason to let the unit go.
   for (const signal of ['SIGHUP', 'SIGINT', 'SIGTERM', 'SIGPIPE'] as const) process.on(signal, () => {});
-  const plan = readMonitorPlan(planFile);
+  const ready = process.argv[2] === 'ready' ? await import('./monitor-restore.ts') : undefined;
+  if (ready !== undefined) await ready.makeReady();
+  const order = awaitOrder();
+  if (order === undefined) return process.exit(0);
+  const log = openSync(order.log, 'a', 0o600);
+  for (const fd of [1, 2]) duplicateTo(log, fd);
+  closeSync(log);
+  const plan = readMonitorPlan(order.plan);
   let unit: StartedUnit;
   try {
-    unit = await begin(task, plan, restoreFile);
+    unit = await begin(order.task, plan);
   } catch (error) {
     reportError(error);
     process.exitCode = 1;
     return;
+  } finally {
+    ready?.makeUnready();
   }
   await monitorUnit(plan, unit);
 }
 
-async function begin(task: string | undefined, plan: MonitorPlan, file: string): Promise<StartedUnit> {
-  if (task === 'start') return startUnit(plan);
+async function begin(task: MonitorTask, plan: MonitorPlan): Promise<StartedUnit> {
+  if (task.kind === 'start') return startUnit(plan);
   // The rest is loaded only when it is needed: every running unit has a monitor in memory.
-  if (task === 'restore') {
+  if (task.kind === 'restore') {
     const { restoreUnit } = await import('./monitor-restore.ts');
-    return restoreUnit(plan, file);
+    return restoreUnit(plan, task.file);
   }
-  throw new Error(`a monitor cannot '${task}'`);
+  throw new Error(`a monitor cannot '${task.kind}'`);
 }
 
 await main();

@@ -5,6 +5,27 @@ import { CairnError, type ErrorClass } from '../errors.ts';
 import { close, eventfd, signalEventfd } from '../linux/libc.ts';
 import type { RestoreWorkerData, RestoreWorkerMessage } from './restore-worker.ts';
 
+/** A thread that waits for its data. */
+let spare: Worker | undefined;
+
+function startWorker(): Worker {
+  return new Worker(new URL('./restore-worker.ts', import.meta.url));
+}
+
+/** Starts the thread of the next restore ahead of it; resolves when it is up. */
+export async function makeServingReady(): Promise<void> {
+  if (spare !== undefined) return;
+  spare = startWorker();
+  spare.unref();
+  await new Promise((resolve) => spare?.once('message', resolve));
+}
+
+/** Ends a thread that was started ahead and not used. */
+export function makeServingUnready(): void {
+  void spare?.terminate();
+  spare = undefined;
+}
+
 /** Starts with the constructor; disposing ends it. */
 export class RestoreServing implements AsyncDisposable {
   /** Resolves when CRIU may be started, with the bytes that will come later (a lazy restore). */
@@ -18,9 +39,10 @@ export class RestoreServing implements AsyncDisposable {
   readonly #ended: Promise<void>;
   readonly #wakeFd = eventfd();
 
-  constructor(data: Omit<RestoreWorkerData, 'wakeFd'>) {
-    const workerData: RestoreWorkerData = { ...data, wakeFd: this.#wakeFd };
-    this.#worker = new Worker(new URL('./restore-worker.ts', import.meta.url), { workerData });
+  constructor(order: Omit<RestoreWorkerData, 'wakeFd'>) {
+    const data: RestoreWorkerData = { ...order, wakeFd: this.#wakeFd };
+    this.#worker = spare ?? startWorker();
+    spare = undefined;
     const heard = Promise.withResolvers<number>();
     const finished = Promise.withResolvers<void>();
     const failed = Promise.withResolvers<never>();
@@ -44,6 +66,8 @@ export class RestoreServing implements AsyncDisposable {
       ),
     );
     this.#worker.on('exit', () => ended.resolve());
+    this.#worker.ref();
+    this.#worker.postMessage(data satisfies RestoreWorkerData);
     this.listening = heard.promise;
     this.failed = failed.promise;
     this.finished = finished.promise;

@@ -1,9 +1,9 @@
 /**
- * Thread of a monitor that hands CRIU the images of a restore, or its memory on demand. Its data: `RestoreWorkerData`; it tells
- * `RestoreWorkerMessage`s.
+ * Thread of a monitor that hands CRIU the images of a restore, or its memory on demand. It waits for `RestoreWorkerData` and
+ * tells `RestoreWorkerMessage`s.
  */
 
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 import { PageServer, pageHeaderBytes } from '../criu/page-server.ts';
 import { StreamServe } from '../criu/stream-serve.ts';
 import { CairnError, messageOf } from '../errors.ts';
@@ -21,6 +21,8 @@ export interface RestoreWorkerData {
 }
 
 export type RestoreWorkerMessage =
+  /** It is up and waits for its data. */
+  | { kind: 'up' }
   /** CRIU may be started. `lazyBytes`: what comes later. */
   | { kind: 'listening'; lazyBytes: number }
   /** Everything has been handed over. */
@@ -73,21 +75,24 @@ function servePages(
   }
 }
 
-try {
-  const data = workerData as RestoreWorkerData;
-  using images = new SnapshotImages(data.source);
-  if (data.lazy === undefined) serveImages(images, data);
-  else servePages(images, data, data.lazy);
-} catch (error) {
+port.once('message', (data: RestoreWorkerData) => {
+  try {
+    using images = new SnapshotImages(data.source);
+    if (data.lazy === undefined) serveImages(images, data);
+    else servePages(images, data, data.lazy);
+  } catch (error) {
+    tell({ kind: 'failed', error: portable(error) });
+  }
+});
+tell({ kind: 'up' });
+
+function portable(error: unknown): Extract<RestoreWorkerMessage, { kind: 'failed' }>['error'] {
   const known = error instanceof CairnError;
-  tell({
-    kind: 'failed',
-    error: {
-      class: known ? error.class : 'permanent',
-      code: known ? error.code : 'restore-serve-failed',
-      message: messageOf(error),
-      ...(known && error.remedy !== undefined ? { remedy: error.remedy } : {}),
-      lines: known ? [...error.lines] : [error instanceof Error ? (error.stack ?? '') : ''],
-    },
-  });
+  return {
+    class: known ? error.class : 'permanent',
+    code: known ? error.code : 'restore-serve-failed',
+    message: messageOf(error),
+    ...(known && error.remedy !== undefined ? { remedy: error.remedy } : {}),
+    lines: known ? [...error.lines] : [error instanceof Error ? (error.stack ?? '') : ''],
+  };
 }

@@ -34,7 +34,8 @@ export const unitSpecSchema = Type.Object({
   ]),
   mounts: Type.Array(Type.Object({ source: absolutePath, target: absolutePath, readonly: Type.Boolean() })),
   resources: Type.Object({
-    memoryBytes: Type.Optional(Type.Integer({ minimum: 1 })),
+    /** The runtime itself needs some megabytes. */
+    memoryBytes: Type.Optional(Type.Integer({ minimum: 6 * 2 ** 20 })),
     /** Processors, for example 0.5. */
     cpus: Type.Optional(Type.Number({ exclusiveMinimum: 0 })),
     /** Tasks (threads count). */

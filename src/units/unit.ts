@@ -18,7 +18,7 @@ import { consoleKeys } from './console-keys.ts';
 import { type ExternalMount, externalMounts } from './external-mounts.ts';
 import { type ExecSession, type ExecSpec, execInUnit } from './exec.ts';
 import { type LogLine, type LogOptions, readLog } from './log-reader.ts';
-import { askMonitor, type Attachment, attachToMonitor, launchMonitor } from './monitor-client.ts';
+import { askMonitor, type Attachment, attachToMonitor, type MonitorLauncher } from './monitor-client.ts';
 import type { MonitorPlan, MonitorTask } from './monitor-plan.ts';
 import { readStdioKeys, type StdioKeys } from './monitor-stdio.ts';
 import type { UnitPaths } from './paths.ts';
@@ -40,8 +40,7 @@ const SIGKILL = 9;
 export interface UnitSurroundings {
   bridge: Bridge;
   addresses: Addresses;
-  /** Node.js for the monitors. */
-  node: string;
+  monitors: MonitorLauncher;
 }
 
 /** What leads out of a unit, as it has to be known for its restore. All of it is plain data. */
@@ -130,7 +129,7 @@ export class Unit {
       await this.#publish();
     }
     try {
-      await launchMonitor(this.monitorPlan(size), task, { node: this.#around.node });
+      await this.#around.monitors.launch(this.monitorPlan(size), task);
     } catch (error) {
       await this.withdraw();
       throw error;
@@ -142,7 +141,8 @@ export class Unit {
   monitorPlan(size: TerminalSize): MonitorPlan {
     const { id, terminal, stdin, logs } = this.spec;
     const { paths, network, runtime } = this;
-    return { id, paths, terminal, stdin, logs, network, runtime, size };
+    const { pids } = this.spec.resources;
+    return { id, paths, terminal, stdin, logs, network, runtime, size, pids };
   }
 
   async #publish(): Promise<void> {

@@ -9,6 +9,7 @@ import { type Bridge, defaultBridge, ensureBridge } from '../network/bridge.ts';
 import { writeDurably } from '../store/durable-file.ts';
 import { maskedDirectories, maskedFiles, ociConfiguration } from './bundle.ts';
 import { loadImage } from './oci-image.ts';
+import { MonitorLauncher } from './monitor-client.ts';
 import { type NodeDirectories, runtimeRoot, type UnitPaths, unitPaths } from './paths.ts';
 import { coverHostDirectories, hostMountsFor, isFresh } from './root-file-system.ts';
 import { isUnitId, parseUnitSpec, type UnitSpec } from './spec.ts';
@@ -33,8 +34,18 @@ export class Units {
     this.#around = {
       bridge,
       addresses: new Addresses(path.join(options.stateDirectory, 'addresses'), bridge.subnet),
-      node: options.tools.node ?? process.execPath,
+      monitors: new MonitorLauncher(options.tools.node),
     };
+  }
+
+  /** Has what starts and restarts units ready before it is needed; see `MonitorLauncher`. Until `close`. */
+  keepReady(): void {
+    this.#around.monitors.keepReady();
+  }
+
+  /** Ends what was kept ready. Units run on. */
+  close(): void {
+    this.#around.monitors[Symbol.dispose]();
   }
 
   get bridge(): Bridge {
@@ -96,7 +107,8 @@ export class Units {
     }
     unit.cgroup.create();
     unit.cgroup.restrictDevices();
-    unit.cgroup.limit(spec.resources);
+    // The limit of tasks comes later; see `MonitorPlan`.
+    unit.cgroup.limit({ ...spec.resources, pids: undefined });
     if (unit.address !== undefined) await ensureBridge(this.bridge);
     const empty = path.join(this.#options.runDirectory, 'empty');
     mkdirSync(empty, { recursive: true, mode: 0o555 });
