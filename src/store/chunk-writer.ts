@@ -91,7 +91,8 @@ export class ChunkWriter implements Disposable {
   }
 
   /**
-   * Takes one chunk (at most 64 KiB), appends it to `list` and returns whether it is new. New ones are copied to staging
+   * Takes one chunk (at most 64 KiB), appends it to `list` and returns whether it is new. Nobody may change `bytes` meanwhile;
+   * afterwards the caller can use it again. New ones are copied to staging
    * memory; when that is full, what it holds is written out uncompressed, because somebody is frozen and waits.
    */
   stage(bytes: Uint8Array, list: ChunkListBuilder): boolean {

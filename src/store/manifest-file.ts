@@ -39,7 +39,7 @@ interface FileHeader {
 }
 
 const jobIdPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
-const fileNamePattern = /^(\d{10,})\.manifest$/;
+const fileNamePattern = /^(\d{10,})\.(manifest|removed)$/;
 
 /** Directory of the manifests of a job; throws `job-id-invalid` (argument) for an identity that cannot be a file name. */
 export function jobDirectory(snapshots: string, jobId: string): string {
@@ -56,10 +56,15 @@ export function manifestPath(snapshots: string, jobId: string, sequence: number)
   return join(jobDirectory(snapshots, jobId), `${String(sequence).padStart(10, '0')}.manifest`);
 }
 
-/** The sequence number that a file name tells, or `undefined`. */
-export function sequenceOf(fileName: string): number | undefined {
-  const digits = fileNamePattern.exec(fileName)?.[1];
-  return digits === undefined ? undefined : Number(digits);
+/** Path of the empty file that keeps the number of a removed snapshot from being used again. */
+export function removedPath(snapshots: string, jobId: string, sequence: number): string {
+  return manifestPath(snapshots, jobId, sequence).replace(/manifest$/, 'removed');
+}
+
+/** What the name of a file in the directory of a job says, or `undefined`. */
+export function parseFileName(name: string): { sequence: number; removed: boolean } | undefined {
+  const match = fileNamePattern.exec(name);
+  return match === null ? undefined : { sequence: Number(match[1]), removed: match[2] === 'removed' };
 }
 
 /** Encrypts, signs and publishes a manifest: durable when it returns. `storedBytes`: what the snapshot added to the packs. */

@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { closeSync, openSync, writeSync } from 'node:fs';
-import { ftruncateSync, readFileSync } from 'node:fs';
-import { readdir, readFile, unlink } from 'node:fs/promises';
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { readdir, readFile, truncate, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CairnError, messageOf, systemCode } from '../errors.ts';
 import { tryLockFile } from '../linux/libc.ts';
@@ -141,13 +140,21 @@ export function lockStore(paths: StorePaths): Disposable {
         { remedy: 'there is one daemon for each store: stop the other one first' },
       );
     }
-    ftruncateSync(fd, 0);
-    writeSync(fd, `${process.pid}\n`);
+    noteHolder(fd);
   } catch (error) {
     closeSync(fd);
     throw error;
   }
   return { [Symbol.dispose]: () => closeSync(fd) };
+}
+
+function noteHolder(fd: number): void {
+  try {
+    ftruncateSync(fd, 0);
+    writeSync(fd, `${process.pid}\n`);
+  } catch {
+    // Only for messages: a full file system must not keep the store from opening.
+  }
 }
 
 /** Removes what a writer that died left unfinished. Only for the holder of the lock. Returns the paths. */
@@ -162,8 +169,11 @@ export async function removeUnfinished(paths: StorePaths): Promise<string[]> {
   for (const entry of await readdir(paths.snapshots, { withFileTypes: true }))
     if (entry.isDirectory()) directories.push(join(paths.snapshots, entry.name));
   for (const directory of directories)
-    for (const name of await readdir(directory))
+    for (const name of await readdir(directory)) {
       if (name.startsWith('.') && name.endsWith(unfinishedSuffix)) await remove(join(directory, name));
+      // A removal that was interrupted before it freed the space.
+      if (name.endsWith('.removed')) await truncate(join(directory, name), 0);
+    }
   return removed;
 }
 

@@ -5,16 +5,11 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { MNT_DETACH, mount, unmount } from '../linux/file.ts';
 import { scratchDirectory, takeSnapshot, testJob } from './scratch-store.ts';
-import { Store } from './store.ts';
+import { Store, type StoreOptions } from './store.ts';
 
 test('R19 a full file system gives store-full, and never damages an older snapshot', async (t) => {
   if (process.getuid?.() !== 0) return t.skip('mounting a small tmpfs needs root');
-  using scratch = scratchDirectory();
-  const small = join(scratch.path, 'small');
-  mkdirSync(small);
-  mount('cairn-store-test', small, 'tmpfs', 0, 'size=6m,mode=0700');
-  try {
-    const options = { directory: join(small, 'store'), keys: join(small, 'keys') };
+  await onSmallFileSystem(async (small, options) => {
     await using store = await Store.open(options);
     await takeSnapshot(store, { noise: randomBytes(1024 * 1024) });
     const full = { class: 'temporary', code: 'store-full' };
@@ -38,7 +33,7 @@ test('R19 a full file system gives store-full, and never damages an older snapsh
       );
       rmSync(ballast);
       if (!(outcome instanceof Error)) {
-        await store.removeSnapshot(testJob, (await store.snapshots()).at(-1)?.sequence ?? 0);
+        await store.removeSnapshot(testJob, await newest(store));
         await store.sweep();
       } else {
         assert.equal((outcome as { code?: string }).code, 'store-full', String(outcome));
@@ -48,11 +43,51 @@ test('R19 a full file system gives store-full, and never damages an older snapsh
     }
     assert.ok(failures > 20 && failures < 40, `${failures} failures`);
     await takeSnapshot(store, { noise: randomBytes(1024 * 1024) });
-    assert.deepEqual(
-      (await store.verify(testJob, (await store.snapshots()).at(-1)?.sequence ?? 0)).damage,
-      [],
-    );
+    assert.deepEqual((await store.verify(testJob, await newest(store))).damage, []);
+  });
+});
+
+test('R19 a store on a full file system opens, and removing snapshots frees space there', async (t) => {
+  if (process.getuid?.() !== 0) return t.skip('mounting a small tmpfs needs root');
+  await onSmallFileSystem(async (small, options) => {
+    const kept = randomBytes(300_000);
+    {
+      await using store = await Store.open(options);
+      await takeSnapshot(store, { kept, gone: randomBytes(1024 * 1024) });
+      await takeSnapshot(store, { kept });
+      await takeSnapshot(store, { gone: randomBytes(1024 * 1024) });
+    }
+    const { bavail, bsize } = statfsSync(small);
+    writeFileSync(join(small, 'ballast'), Buffer.alloc(bavail * bsize));
+    assert.equal(statfsSync(small).bavail, 0);
+    await using store = await Store.open(options);
+    await store.removeSnapshot(testJob, 3);
+    await store.removeSnapshot(testJob, 1);
+    const first = await store.sweep();
+    assert.equal(first.removedPacks, 1);
+    const second = await store.sweep();
+    assert.equal(first.repackedPacks + second.repackedPacks, 1);
+    assert.ok(store.statistics().packBytes < 310_000);
+    assert.deepEqual((await store.verify(testJob, 2)).damage, []);
+    assert.equal(await store.nextSequence(testJob), 4);
+    await takeSnapshot(store, { more: randomBytes(1024 * 1024) });
+  });
+});
+
+async function newest(store: Store): Promise<number> {
+  return (await store.snapshots(testJob)).at(-1)?.sequence ?? 0;
+}
+
+async function onSmallFileSystem(
+  use: (small: string, options: StoreOptions) => Promise<void>,
+): Promise<void> {
+  using scratch = scratchDirectory();
+  const small = join(scratch.path, 'small');
+  mkdirSync(small);
+  mount('cairn-store-test', small, 'tmpfs', 0, 'size=6m,mode=0700');
+  try {
+    await use(small, { directory: join(small, 'store'), keys: join(small, 'keys') });
   } finally {
     unmount(small, MNT_DETACH);
   }
-});
+}

@@ -192,6 +192,7 @@ test('sequence numbers are never used twice; an existing snapshot is not replace
   await takeSnapshot(store, { a: Buffer.from('two') });
   await store.removeSnapshot(testJob, 2);
   assert.equal(await store.nextSequence(testJob), 3);
+  assert.equal(statSync(join(scratch.options.directory, 'snapshots', testJob, '0000000002.removed')).size, 0);
   await store.removeSnapshot(testJob, 1);
   assert.equal(await store.nextSequence(testJob), 3);
   assert.equal((await takeSnapshot(store, { a: Buffer.from('three') })).sequence, 3);

@@ -1,18 +1,18 @@
-import { readdir, readFile, rmdir, unlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir, rename, rmdir, truncate, unlink } from 'node:fs/promises';
 import { CairnError, systemCode } from '../errors.ts';
 import type { ChunkList } from './chunk-list.ts';
 import { ChunkReader, type ReaderEnvironment } from './chunk-reader.ts';
-import { syncDirectory, writeDurably } from './durable-file.ts';
+import { syncDirectory } from './durable-file.ts';
 import { maxChunkBytes } from './format.ts';
 import { IndexCache } from './index-cache.ts';
 import { loadIndex } from './load-index.ts';
 import {
   jobDirectory,
   manifestPath,
+  parseFileName,
   readManifestFile,
   readManifestHeader,
-  sequenceOf,
+  removedPath,
   unknownSnapshot,
   writeManifest,
 } from './manifest-file.ts';
@@ -25,9 +25,6 @@ import { type SweepReport, sweepStore } from './sweep.ts';
 import { type VerifyProgress, type VerifyReport, verifySnapshot } from './verify.ts';
 
 export type { SnapshotWriter } from './snapshot-writer.ts';
-
-/** Where the store keeps the last sequence number of a job whose newest snapshot was removed. */
-const lastSequenceFile = 'last-sequence';
 
 export interface StoreOptions {
   directory: string;
@@ -121,7 +118,7 @@ export class Store implements AsyncDisposable {
     const jobs = jobId === undefined ? (await readdir(root)).sort() : [jobId];
     const headers: SnapshotHeader[] = [];
     for (const job of jobs)
-      for (const sequence of await this.#sequences(job)) {
+      for (const sequence of (await this.#sequences(job)).present) {
         const header = await readManifestHeader(
           manifestPath(root, job, sequence),
           job,
@@ -141,8 +138,8 @@ export class Store implements AsyncDisposable {
 
   /** The number for the next snapshot of a job: never one that was used before, even if that snapshot was removed. */
   async nextSequence(jobId: string): Promise<number> {
-    const sequences = await this.#sequences(jobId);
-    return Math.max(sequences.at(-1) ?? 0, await this.#lastSequence(jobId)) + 1;
+    const { present, removed } = await this.#sequences(jobId);
+    return Math.max(0, ...present, ...removed) + 1;
   }
 
   /**
@@ -215,22 +212,27 @@ export class Store implements AsyncDisposable {
         `cannot remove snapshot ${jobId}@${sequence}: it is being read`,
         { remedy: 'wait until the restart has ended' },
       );
-    const directory = jobDirectory(paths.snapshots, jobId);
-    const sequences = await this.#sequences(jobId);
-    if (!sequences.includes(sequence)) throw unknownSnapshot(jobId, sequence);
-    if (sequences.at(-1) === sequence && (await this.#lastSequence(jobId)) < sequence)
-      await writeDurably(join(directory, lastSequenceFile), [Buffer.from(`${sequence}\n`)]);
-    await unlink(manifestPath(paths.snapshots, jobId, sequence));
-    await syncDirectory(directory);
+    const { present, removed } = await this.#sequences(jobId);
+    if (!present.includes(sequence)) throw unknownSnapshot(jobId, sequence);
+    const path = manifestPath(paths.snapshots, jobId, sequence);
+    if (sequence === Math.max(...present, ...removed)) {
+      // Needs no space, of which there may be none: that may be why it is removed.
+      const marker = removedPath(paths.snapshots, jobId, sequence);
+      await rename(path, marker);
+      await truncate(marker, 0);
+      for (const old of removed) await unlink(removedPath(paths.snapshots, jobId, old));
+    } else await unlink(path);
+    await syncDirectory(jobDirectory(paths.snapshots, jobId));
   }
 
   /** Removes all snapshots of a job and forgets its sequence numbers. Throws `snapshot-in-use` (temporary). */
   async removeJob(jobId: string): Promise<void> {
-    for (const sequence of await this.#sequences(jobId)) await this.removeSnapshot(jobId, sequence);
-    const directory = jobDirectory(this.#state.paths.snapshots, jobId);
-    await unlink(join(directory, lastSequenceFile)).catch(ignoreAbsent);
-    await rmdir(directory).catch(ignoreAbsent);
-    await syncDirectory(this.#state.paths.snapshots);
+    const { paths } = this.#state;
+    for (const sequence of (await this.#sequences(jobId)).present) await this.removeSnapshot(jobId, sequence);
+    for (const sequence of (await this.#sequences(jobId)).removed)
+      await unlink(removedPath(paths.snapshots, jobId, sequence));
+    await rmdir(jobDirectory(paths.snapshots, jobId)).catch(ignoreAbsent);
+    await syncDirectory(paths.snapshots);
   }
 
   /**
@@ -294,20 +296,17 @@ export class Store implements AsyncDisposable {
       throw new CairnError('argument', 'store-read-only', 'the store was opened for reading only');
   }
 
-  async #sequences(jobId: string): Promise<number[]> {
-    try {
-      const names = await readdir(jobDirectory(this.#state.paths.snapshots, jobId));
-      return names.flatMap((name) => sequenceOf(name) ?? []).sort((a, b) => a - b);
-    } catch (error) {
-      if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return [];
-      throw error;
-    }
-  }
-
-  async #lastSequence(jobId: string): Promise<number> {
-    const path = join(jobDirectory(this.#state.paths.snapshots, jobId), lastSequenceFile);
-    const text = await readFile(path, 'latin1').catch(ignoreAbsent);
-    return Number(/^(\d{1,15})\n$/.exec(text ?? '')?.[1] ?? 0);
+  /** Numbers of the snapshots there are, ascending, and of removed ones that must not be used again. */
+  async #sequences(jobId: string): Promise<{ present: number[]; removed: number[] }> {
+    const directory = jobDirectory(this.#state.paths.snapshots, jobId);
+    const files =
+      (await readdir(directory).catch(ignoreAbsent))?.flatMap((name) => parseFileName(name) ?? []) ?? [];
+    const numbers = (removed: boolean): number[] =>
+      files
+        .filter((file) => file.removed === removed)
+        .map(({ sequence }) => sequence)
+        .sort((a, b) => a - b);
+    return { present: numbers(false), removed: numbers(true) };
   }
 }
 

@@ -54,12 +54,10 @@ export async function sweepStore(
     const breather = new Breather(signal);
     const live = await findLive(state, await listSnapshots(), breather, undisturbed);
     const { dead, repack } = choosePacks(state, live);
-    const moved = await repackLiving(state, repack, live.rows, fresh, async () => {
+    const moved = await moveLiving(state, repack, live, fresh, async () => {
       undisturbed();
       await breather.breathe();
     });
-    for (const pack of fresh) await putInPlace(state, pack);
-    if (fresh.length > 0) await syncDirectory(state.paths.packs);
     signal?.throwIfAborted();
     undisturbed();
     // From here to the new index nothing waits, so no checkpoint can have taken a chunk as known that goes away.
@@ -170,6 +168,29 @@ function choosePacks(state: StoreState, live: Live): { dead: number[]; repack: n
   }
   if (small.length >= smallPacksTogether) repack.push(...small);
   return { dead, repack };
+}
+
+/**
+ * Writes what lives in `packs` to new packs, ready and synced. Returns the packs that can go; none if there is no space for new
+ * ones, so that at least the dead packs go.
+ */
+async function moveLiving(
+  state: StoreState,
+  packs: readonly number[],
+  live: Live,
+  fresh: PackInfo[],
+  betweenSegments: () => Promise<void>,
+): Promise<number[]> {
+  try {
+    const moved = await repackLiving(state, packs, live.rows, fresh, betweenSegments);
+    for (const pack of fresh) await putInPlace(state, pack);
+    if (fresh.length > 0) await syncDirectory(state.paths.packs);
+    return moved;
+  } catch (error) {
+    if (!(error instanceof CairnError) || error.code !== 'store-full') throw error;
+    for (const pack of fresh.splice(0)) await removeNew(state, pack);
+    return [];
+  }
 }
 
 /** Syncs a new pack and gives it its name. */
