@@ -26,7 +26,7 @@ export async function collectBelongings(): Promise<Belongings> {
   for (const name of entries('/run/netns'))
     if (name.includes('cairn')) found.add(`network namespace ${name}`);
   for (const name of entries('/sys/class/net')) {
-    // The bridge is shared by all units and stays; what hangs on it is a unit's.
+    if (name.startsWith('cairn')) found.add(`interface ${name}`);
     if (entries(`/sys/class/net/${name}/brport`).length > 0) {
       const bridge = path.basename(readLink(`/sys/class/net/${name}/brport/bridge`));
       if (bridge.startsWith('cairn')) found.add(`interface ${name} on ${bridge}`);

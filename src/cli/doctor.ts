@@ -45,8 +45,10 @@ export function renderDiagnosis(diagnosis: Diagnosis, verbose: boolean): string 
     text += '\n';
   }
   const hidden = diagnosis.checks.length - shown.length;
-  if (hidden > 0)
-    text += `${styleText(styles.ok, 'ok'.padEnd(9))}${hidden} kernel features that CRIU uses (--verbose shows them)\n`;
+  if (hidden > 0) {
+    const features = hidden === 1 ? 'kernel feature' : 'kernel features';
+    text += `${styleText(styles.ok, 'ok'.padEnd(9))}${hidden} ${features} that CRIU uses (--verbose shows them)\n`;
+  }
   return `${text}\n${verdict(diagnosis)}\n`;
 }
 

@@ -86,7 +86,12 @@ const broken: [string, Partial<DoctorFacts>, string, CheckStatus][] = [
   ['only CAP_SYS_RESOURCE missing', { capabilities: noResource }, 'capabilities', 'warn'],
   ['ptrace forbidden', sysctls({ 'kernel.yama.ptrace_scope': '3' }), 'ptrace', 'fail'],
   ['no userfaultfd', sysctls({ 'vm.unprivileged_userfaultfd': undefined }), 'userfaultfd', 'warn'],
-  ['no forwarding', sysctls({ 'net.ipv4.ip_forward': '0' }), 'ip-forward', 'warn'],
+  [
+    'no forwarding, and settings cannot be written',
+    { ...sysctls({ 'net.ipv4.ip_forward': '0' }), sysctlsWritable: false },
+    'ip-forward',
+    'warn',
+  ],
   ['bridge filter', sysctls({ 'net.bridge.bridge-nf-call-iptables': '1' }), 'bridge-nf', 'warn'],
   ['/run on a disk', { systemRun: { type: 'ext4' } }, 'run-tmpfs', 'warn'],
   ['little space', { state: { path: '/s', ...place, freeBytes: 2 ** 30 } }, 'state-space', 'warn'],

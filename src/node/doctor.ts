@@ -265,17 +265,17 @@ function settingChecks(facts: DoctorFacts): Check[] {
     checks.push(problem('fail', 'ptrace', 'kernel.yama.ptrace_scope is 3', why, remedy));
   }
 
-  checks.push(
-    setting('net.ipv4.ip_forward') === '1'
-      ? ok('ip-forward', 'net.ipv4.ip_forward is 1')
-      : problem(
-          'warn',
-          'ip-forward',
-          'net.ipv4.ip_forward is 0',
-          'jobs cannot reach other hosts, and published ports work on this host only',
-          'sudo sysctl net.ipv4.ip_forward=1',
-        ),
-  );
+  const forward = setting('net.ipv4.ip_forward');
+  if (forward !== '1' && facts.root && !facts.sysctlsWritable) {
+    const why = 'jobs cannot reach other hosts, and Cairn cannot set it here';
+    const remedy = 'sudo sysctl net.ipv4.ip_forward=1 (on the host)';
+    checks.push(
+      problem('warn', 'ip-forward', `net.ipv4.ip_forward is ${forward ?? 'not there'}`, why, remedy),
+    );
+  } else {
+    const note = forward === '1' ? '' : '; Cairn sets it to 1 when the first job with an address starts';
+    checks.push(ok('ip-forward', `net.ipv4.ip_forward is ${forward}${note}`));
+  }
   if (setting('net.bridge.bridge-nf-call-iptables') === '1') {
     checks.push(
       problem(
