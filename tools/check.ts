@@ -16,7 +16,7 @@ function run(title: string, program: string, argv: readonly string[]): boolean {
   });
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   const good = result.status === 0;
-  process.stdout.write(`${good ? 'ok' : 'FAILED'}`.padEnd(8) + `${title} (${seconds} s)\n`);
+  process.stdout.write((good ? 'ok' : 'FAILED').padEnd(8) + `${title} (${seconds} s)\n`);
   if (!good)
     process.stdout.write(`${result.stdout ?? ''}${result.stderr ?? ''}${result.error?.message ?? ''}\n`);
   return good;
@@ -25,7 +25,7 @@ function run(title: string, program: string, argv: readonly string[]): boolean {
 function checkLayering(): boolean {
   const complaints = checkLayers(root, globSync('src/**/*.ts', { cwd: root }));
   process.stdout.write(
-    `${complaints.length === 0 ? 'ok' : 'FAILED'}`.padEnd(8) + 'layers: imports go downwards only\n',
+    (complaints.length === 0 ? 'ok' : 'FAILED').padEnd(8) + 'layers: imports go downwards only\n',
   );
   for (const complaint of complaints) process.stdout.write(`        ${complaint}\n`);
   return complaints.length === 0;

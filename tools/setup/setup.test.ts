@@ -112,7 +112,7 @@ test('a new set of programs replaces the old one in one step', async (t) => {
 });
 
 interface Bootstrap {
-  staleNodeModules(directory: string, architecture: string): string | undefined;
+  staleNodeModules: (directory: string, architecture: string) => string | undefined;
 }
 
 test('node_modules is compared with the lock file, and the pinned Node.js is tried', async (t) => {
