@@ -14,7 +14,7 @@ import {
   dumpDirectory,
   UnitCheckpointer,
 } from './unit-checkpointer.ts';
-import { type RestartRequest, UnitRestarter } from './unit-restart.ts';
+import { type RestartRequest, releaseWhenWhole, UnitRestarter } from './unit-restart.ts';
 
 /** How long a CRIU that a dead daemon left behind may take to notice and let its unit go. */
 const leftoverTimeoutMs = 15_000;
@@ -58,26 +58,40 @@ export class Checkpointer implements AsyncDisposable {
     return (await this.#store.readManifest(jobId, sequence)).jobDescription;
   }
 
-  /**
-   * After a start of the daemon: a dump that its predecessor had under way has lost its other end. CRIU then lets the unit go
-   * by itself; if it does not in time it is ended, and the kernel does. Returns whether there was one.
-   */
-  async recover(unit: Unit): Promise<boolean> {
-    const directory = dumpDirectory(unit);
-    const left = leftoverDump(directory);
-    if (left === undefined) return clearLeftoverDump(directory);
-    const deadline = performance.now() + leftoverTimeoutMs;
-    while (isAlive(left) && performance.now() < deadline) await delay(10);
-    if (isAlive(left)) process.kill(left.pid, 'SIGKILL');
-    const pids = await unit.processes();
-    await waitUntilThawed(pids);
-    const { pid } = await unit.status();
-    if (pid !== undefined) await removeCriuLocks(pid).catch(() => {});
-    clearLeftoverDump(directory);
-    return true;
+  /** After a start of the daemon: brings a unit in order of which its predecessor had a dump or a lazy restore under way. */
+  async recover(unit: Unit): Promise<void> {
+    await endLeftoverDump(unit);
+    const from = unit.arrivingFrom();
+    if (from === undefined) return;
+    // Without its monitor the rest of its memory will never come, and what touches it waits for ever.
+    if (!(await unit.isMonitored())) await unit.kill();
+    else {
+      const held = new AsyncDisposableStack();
+      held.use(this.#store.pin(from.jobId, from.sequence));
+      releaseWhenWhole(unit, held);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#pool[Symbol.asyncDispose]();
   }
+}
+
+/**
+ * A dump whose daemon is dead has lost its other end: CRIU lets the unit go by itself. If it does not in time it is ended, and
+ * the kernel lets the unit go.
+ */
+async function endLeftoverDump(unit: Unit): Promise<void> {
+  const directory = dumpDirectory(unit);
+  const left = leftoverDump(directory);
+  if (left !== undefined) {
+    const deadline = performance.now() + leftoverTimeoutMs;
+    while (isAlive(left) && performance.now() < deadline) await delay(10);
+    if (isAlive(left)) process.kill(left.pid, 'SIGKILL');
+    await waitUntilThawed(await unit.processes());
+  }
+  if (!clearLeftoverDump(directory)) return;
+  // A CRIU that was killed leaves the network of the unit locked.
+  const { pid } = await unit.status();
+  if (pid !== undefined) await removeCriuLocks(pid).catch(() => {});
 }

@@ -3,7 +3,6 @@ import path from 'node:path';
 import { type DumpOptions, dumpCommand } from '../criu/dump-command.ts';
 import { explainFailure } from '../criu/explain.ts';
 import { readLog } from '../criu/log.ts';
-import { type DumpStats, decodeDumpStats } from '../criu/stats.ts';
 import type { CairnError } from '../errors.ts';
 import { close, eventfd, pipe, signalEventfd } from '../linux/libc.ts';
 import { identityOf, isAlive, type ProcessIdentity } from '../linux/process.ts';
@@ -89,15 +88,14 @@ export class DumpProcess implements AsyncDisposable {
   }
 
   /**
-   * Lets the unit go and waits until CRIU has ended. Returns CRIU's statistics.
+   * Lets the unit go and waits until CRIU has ended.
    *
    * Throws what CRIU's log says if it failed; the unit runs on in that case too.
    */
-  async release(): Promise<DumpStats | undefined> {
+  async release(): Promise<void> {
     this.#closePages();
     const end = await this.#ended(releaseTimeoutMs);
     if (end.exitCode !== 0) throw this.#explain(end);
-    return this.statistics();
   }
 
   /** Gives up: the unit runs on. Waits until CRIU is gone; ends it if it does not go by itself. */
@@ -118,14 +116,6 @@ export class DumpProcess implements AsyncDisposable {
       end,
       log: readLog(path.join(this.directory, logFile)),
     });
-  }
-
-  statistics(): DumpStats | undefined {
-    try {
-      return decodeDumpStats(readFileSync(path.join(this.directory, 'stats-dump')));
-    } catch {
-      return undefined;
-    }
   }
 
   async #ended(timeoutMs: number): Promise<ProgramEnd> {

@@ -51,6 +51,15 @@ export async function preflightUnit(
     throw new CairnError('argument', 'unit-suspended', `unit ${unit.id} is suspended`, {
       remedy: 'resume the job first',
     });
+  if (unit.arrivingFrom() !== undefined)
+    throw new CairnError(
+      'temporary',
+      'memory-arriving',
+      'memory of the job is still arriving after a lazy restart',
+      {
+        remedy: 'try again when `cairn inspect` no longer shows it',
+      },
+    );
   const resources = await readUnitResources(status.pid, await unit.processes(), options.signal);
   const { obstacles, warnings } = findObstacles(resources);
   const pids = resources.processes.map(({ pid }) => pid);

@@ -1,8 +1,8 @@
 import { release } from 'node:os';
 import path from 'node:path';
 import type { Criu } from '../criu/find.ts';
-import type { DumpStats } from '../criu/stats.ts';
 import { CairnError } from '../errors.ts';
+import { readStat } from '../linux/process.ts';
 import type { SnapshotManifest, UnitImage } from '../store/manifest.ts';
 import type { SnapshotWriter, Store } from '../store/store.ts';
 import { dumpExternals } from '../units/external-mounts.ts';
@@ -248,6 +248,7 @@ class CheckpointRun implements AsyncDisposable {
       },
       (directory, wakeFd) => this.#workers.stream.request({ op: 'listen', directory, wakeFd }),
     );
+    using stopped = watchForStop(preflight.rootPid);
     let frozen: FrozenUnit;
     let releasedMs: number;
     let published: Published | undefined;
@@ -256,10 +257,9 @@ class CheckpointRun implements AsyncDisposable {
       // A unit that ends with the checkpoint stays frozen until the snapshot is safe: nothing may come after it.
       if (then !== 'continue') published = await this.#publish(frozen, facts, writer, timings);
       this.#phase('thaw');
-      const statistics = await this.#letGo(dump, preflight);
+      await this.#letGo(dump, preflight);
       releasedMs = performance.timeOrigin + performance.now();
-      // The first image comes after all are stopped; stopping them has its own time.
-      timings.frozenMs = releasedMs - frozen.frozenAtMs + (statistics?.freezingMs ?? 0);
+      timings.frozenMs = releasedMs - Math.min(stopped.atMs ?? frozen.frozenAtMs, frozen.frozenAtMs);
     } catch (error) {
       capture.stop();
       await dump.abort();
@@ -282,15 +282,14 @@ class CheckpointRun implements AsyncDisposable {
     return { sequence: this.#request.sequence, timings, bytes: published.bytes };
   }
 
-  /** Ends the dump as the request wants it; returns CRIU's statistics where it had the last word. */
-  async #letGo(dump: DumpProcess, preflight: Preflight): Promise<DumpStats | undefined> {
+  /** Ends the dump as the request wants it. */
+  async #letGo(dump: DumpProcess, preflight: Preflight): Promise<void> {
     const { unit, then } = this.#request;
     if (then === 'continue') return dump.release();
     if (then === 'stop') return keepStopped(unit.id, preflight.pids, preflight.stopped, () => dump.release());
     // Killed while frozen: no instruction is executed after the moment that was saved.
     await unit.kill();
     await dump.abort();
-    return undefined;
   }
 
   /** Whatever made the dump fail: the processes must run, and their network must be open. */
@@ -392,6 +391,23 @@ class CheckpointRun implements AsyncDisposable {
   #remainingMs(): number {
     return this.#request.deadlineMs - this.#elapsed();
   }
+}
+
+/**
+ * Notes when a process is stopped by a tracer, to the millisecond: CRIU itself does not tell (its statistics of a lazy dump are
+ * not to be used), and the first image comes only after all are stopped.
+ */
+function watchForStop(pid: number): { atMs: number | undefined } & Disposable {
+  const watch = {
+    atMs: undefined as number | undefined,
+    [Symbol.dispose]: () => clearInterval(timer),
+  };
+  const timer = setInterval(() => {
+    if (readStat(pid)?.state !== 't') return;
+    watch.atMs = performance.timeOrigin + performance.now();
+    clearInterval(timer);
+  }, 1);
+  return watch;
 }
 
 /** Where CRIU's socket, log and statistics are during a dump. */

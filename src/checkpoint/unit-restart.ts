@@ -15,6 +15,8 @@ import type { CheckpointEvent, CheckpointPhase } from './events.ts';
 import type { RestoredEntry } from './layer-restore.ts';
 import type { RestoreFacts } from './unit-image.ts';
 
+const arrivalPollMs = 200;
+
 /** What a clone must not share with the job that it comes from. */
 export interface RestartOverrides {
   hostname?: string;
@@ -58,7 +60,8 @@ export class UnitRestarter {
     const phase = (name: CheckpointPhase) =>
       request.onEvent({ kind: 'phase', phase: name, atMs: performance.now() - started });
     phase('prepare');
-    using _pin = this.#store.pin(request.jobId, request.sequence);
+    await using held = new AsyncDisposableStack();
+    held.use(this.#store.pin(request.jobId, request.sequence));
     const manifest = await this.#store.readManifest(request.jobId, request.sequence);
     const image = onlyUnit(manifest);
     const criu = await this.#criu();
@@ -69,7 +72,7 @@ export class UnitRestarter {
       phase('restore');
       request.signal.throwIfAborted();
       const file = path.join(unit.paths.run, 'restore.json');
-      writeRestorePlan(file, this.#restorePlan(criu, unit, image, request.lazy));
+      writeRestorePlan(file, this.#restorePlan(criu, unit, image, request));
       try {
         await unit.launch({ kind: 'restore', file });
       } finally {
@@ -78,6 +81,7 @@ export class UnitRestarter {
       const totalMs = performance.now() - started;
       phase('resume');
       await undo.forget();
+      if (request.lazy) releaseWhenWhole(unit, held.move());
       return { unit, timings: { prepareMs: preparedMs, restoreMs: totalMs - preparedMs, totalMs } };
     } catch (error) {
       await undo.run();
@@ -154,7 +158,7 @@ export class UnitRestarter {
     }
   }
 
-  #restorePlan(criu: Criu, unit: Unit, image: UnitImage, lazy: boolean): RestorePlan {
+  #restorePlan(criu: Criu, unit: Unit, image: UnitImage, request: RestartRequest): RestorePlan {
     const facts = image.restore as unknown as RestoreFacts;
     const lists = new ListTable();
     const images = image.images.map(({ name, content }) => {
@@ -174,7 +178,8 @@ export class UnitRestarter {
       criuVersion: criu.version,
       source: {
         kind: 'snapshot',
-        lazy,
+        snapshot: { jobId: request.jobId, sequence: request.sequence },
+        lazy: request.lazy,
         images,
         plan,
         environment: this.#store.readerEnvironment(plan),
@@ -185,6 +190,18 @@ export class UnitRestarter {
       ...(facts.runtimeState === null ? {} : { runtimeState: facts.runtimeState }),
     };
   }
+}
+
+/** Gives back what a lazy restore needs (its snapshot must stay) when all memory of the unit has arrived, or the unit is gone. */
+export function releaseWhenWhole(unit: Unit, held: AsyncDisposable): void {
+  const look = async () => {
+    if (unit.arrivingFrom() !== undefined && (await unit.status()).state === 'running') {
+      setTimeout(look, arrivalPollMs).unref();
+      return;
+    }
+    await held[Symbol.asyncDispose]();
+  };
+  void look();
 }
 
 /** Numbers the chunk lists of a plan. */

@@ -16,7 +16,7 @@ import { attachNetwork, releaseNetwork } from '../network/attach.ts';
 import { restoreExternals } from './external-mounts.ts';
 import { LazyMemory, permitUserfaultfd } from './lazy-restore.ts';
 import type { MonitorPlan } from './monitor-plan.ts';
-import type { StartedUnit } from './monitor-start.ts';
+import type { SnapshotReference, StartedUnit } from './monitor-start.ts';
 import { PipeStdio, type StdioKeys, TerminalStdio, type UnitStdio } from './monitor-stdio.ts';
 import { type RestorePlan, takeRestorePlan } from './restore-file.ts';
 import { RestoreHandshake } from './restore-handshake.ts';
@@ -111,7 +111,7 @@ export async function restoreUnit(plan: MonitorPlan, file: string): Promise<Star
 interface Images {
   directory: string;
   serving?: RestoreServing;
-  lazy?: LazyMemory;
+  lazy?: { memory: LazyMemory; snapshot: SnapshotReference };
 }
 
 async function openImages(restore: RestorePlan, directory: string): Promise<Images & AsyncDisposable> {
@@ -119,12 +119,13 @@ async function openImages(restore: RestorePlan, directory: string): Promise<Imag
   if (source.kind === 'directory')
     return { directory: source.directory, [Symbol.asyncDispose]: async () => {} };
   if (source.lazy) {
-    const lazy = await LazyMemory.start({ path: criu, version: criuVersion }, directory, source);
+    const memory = await LazyMemory.start({ path: criu, version: criuVersion }, directory, source);
+    const lazy = { memory, snapshot: source.snapshot };
     return {
       directory,
       lazy,
-      serving: lazy.serving,
-      [Symbol.asyncDispose]: () => lazy[Symbol.asyncDispose](),
+      serving: memory.serving,
+      [Symbol.asyncDispose]: () => memory[Symbol.asyncDispose](),
     };
   }
   const serving = new RestoreServing({ directory, source });
@@ -137,7 +138,7 @@ async function runCriu(
   restore: RestorePlan,
   stdio: UnitStdio,
   handshake: RestoreHandshake,
-): Promise<{ pid: number; arriving?: Promise<void> }> {
+): Promise<Omit<StartedUnit, 'stdio'>> {
   const directory = path.join(plan.paths.run, 'restore');
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { mode: 0o700 });
@@ -189,7 +190,8 @@ async function runCriu(
     return { pid };
   }
   const whileArriving = held.move();
-  return { pid, arriving: lazy.whole().finally(() => whileArriving.disposeAsync()) };
+  const whole = lazy.memory.whole().finally(() => whileArriving.disposeAsync());
+  return { pid, arriving: { snapshot: lazy.snapshot, whole } };
 }
 
 function criuFailure(log: string, end: ProgramEnd): CairnError {

@@ -7,12 +7,18 @@ import type { MonitorPlan } from './monitor-plan.ts';
 import { ConsoleSocket, PipeStdio, TerminalStdio, type UnitStdio } from './monitor-stdio.ts';
 import { createContainer, startContainer } from './runtime.ts';
 
+/** The snapshot that a unit was restored from. */
+export interface SnapshotReference {
+  jobId: string;
+  sequence: number;
+}
+
 /** A unit whose command runs. */
 export interface StartedUnit {
   pid: number;
   stdio: UnitStdio;
   /** Of a lazy restore: resolves when all memory has arrived, rejects if it cannot; the unit is of no use then. */
-  arriving?: Promise<void>;
+  arriving?: { snapshot: SnapshotReference; whole: Promise<void> };
 }
 
 /**

@@ -107,10 +107,14 @@ async function monitorUnit(plan: MonitorPlan, unit: StartedUnit): Promise<void> 
  * Notes that the memory of a unit is still arriving, for as long as it is: it cannot be saved meanwhile. If some of it never
  * comes the unit must not go on, and is killed: its snapshot is still there.
  */
-function whileArriving(plan: MonitorPlan, arriving: Promise<void>, kill: () => void): void {
-  writeFileSync(plan.paths.arriving, '', { mode: 0o600 });
+function whileArriving(
+  plan: MonitorPlan,
+  { snapshot, whole }: NonNullable<StartedUnit['arriving']>,
+  kill: () => void,
+): void {
+  writeFileSync(plan.paths.arriving, JSON.stringify(snapshot), { mode: 0o600 });
   const done = () => rmSync(plan.paths.arriving, { force: true });
-  arriving.then(done, (error: unknown) => {
+  whole.then(done, (error: unknown) => {
     done();
     console.error(`the memory of unit ${plan.id} has not arrived, it is killed: ${messageOf(error)}`);
     kill();

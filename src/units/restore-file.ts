@@ -4,6 +4,7 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { ReaderEnvironment } from '../store/chunk-reader.ts';
 import { decodeReadPlan, encodeReadPlan, type ReadPlan } from '../store/read-plan.ts';
 import type { ExternalMount } from './external-mounts.ts';
+import type { SnapshotReference } from './monitor-start.ts';
 import type { StdioKeys } from './monitor-stdio.ts';
 
 /** One image that CRIU may ask for: bytes that were few, or a list of the read plan. */
@@ -21,6 +22,8 @@ export type ImageSource =
   /** The store; `lazy`: memory is brought while the unit runs already. */
   | {
       kind: 'snapshot';
+      /** What it is, so that it is not removed while memory still comes from it. */
+      snapshot: SnapshotReference;
       lazy: boolean;
       images: SnapshotImage[];
       plan: ReadPlan;

@@ -45,17 +45,19 @@ export class UnitLog {
     for (;;) {
       const end = rest.indexOf(10);
       if (end >= 0 && end <= longestPart) {
-        lines.push(Buffer.from(`${time} ${stream} F `), rest.subarray(0, end + 1));
+        lines.push(Buffer.concat([Buffer.from(`${time} ${stream} F `), rest.subarray(0, end + 1)]));
         rest = rest.subarray(end + 1);
       } else if (rest.length > longestPart) {
-        lines.push(Buffer.from(`${time} ${stream} P `), rest.subarray(0, longestPart), newline);
+        lines.push(
+          Buffer.concat([Buffer.from(`${time} ${stream} P `), rest.subarray(0, longestPart), newline]),
+        );
         rest = rest.subarray(longestPart);
       } else break;
     }
     // A copy: the piece may be a window of a buffer that is read into again.
     if (rest.length > 0) this.#pending.set(stream, Buffer.from(rest));
     else this.#pending.delete(stream);
-    if (lines.length > 0) this.#append(Buffer.concat(lines));
+    this.#append(lines);
     if (this.#pending.size > 0) this.#timer ??= setTimeout(() => this.flush(), partialDelayMs);
   }
 
@@ -64,15 +66,32 @@ export class UnitLog {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     for (const [stream, rest] of this.#pending) {
-      this.#append(Buffer.concat([Buffer.from(`${timestamp()} ${stream} P `), rest, newline]));
+      this.#append([Buffer.concat([Buffer.from(`${timestamp()} ${stream} P `), rest, newline])]);
     }
     this.#pending.clear();
   }
 
-  #append(lines: Buffer): void {
-    if (this.#size > 0 && this.#size + lines.length > this.#maxBytes) this.#rotate();
-    for (let at = 0; at < lines.length; ) at += writeSync(this.#fd, lines, at);
-    this.#size += lines.length;
+  /** Writes whole lines, in one call as far as they fit into the current file. */
+  #append(lines: readonly Buffer[]): void {
+    let fitting: Buffer[] = [];
+    let bytes = 0;
+    for (const line of lines) {
+      if (this.#size + bytes > 0 && this.#size + bytes + line.length > this.#maxBytes) {
+        this.#put(fitting);
+        fitting = [];
+        bytes = 0;
+        this.#rotate();
+      }
+      fitting.push(line);
+      bytes += line.length;
+    }
+    this.#put(fitting);
+  }
+
+  #put(lines: readonly Buffer[]): void {
+    const bytes = Buffer.concat(lines);
+    for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at);
+    this.#size += bytes.length;
   }
 
   #rotate(): void {

@@ -20,6 +20,7 @@ import { type ExecSession, type ExecSpec, execInUnit } from './exec.ts';
 import { type LogLine, type LogOptions, readLog } from './log-reader.ts';
 import { askMonitor, type Attachment, attachToMonitor, type MonitorLauncher } from './monitor-client.ts';
 import type { MonitorPlan, MonitorTask } from './monitor-plan.ts';
+import type { SnapshotReference } from './monitor-start.ts';
 import { readStdioKeys, type StdioKeys } from './monitor-stdio.ts';
 import type { UnitPaths } from './paths.ts';
 import {
@@ -335,6 +336,15 @@ export class Unit {
       consoleKeys: consoleKeys(stdio, await this.processes()),
       runtimeState: readRuntimeState(this.runtime, this.id),
     };
+  }
+
+  /** The snapshot from which its memory is still arriving (a lazy restore); `undefined` if all of it is here. */
+  arrivingFrom(): SnapshotReference | undefined {
+    try {
+      return JSON.parse(readFileSync(this.paths.arriving, 'utf8')) as SnapshotReference;
+    } catch {
+      return undefined;
+    }
   }
 
   /** Makes the directories that `launch` needs after a reboot. */
