@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { encodePagemap } from '../criu/pagemap.ts';
+import { ImageCollector } from './image-collector.ts';
+import type { StreamSink } from './layer-read.ts';
+
+/** A collector whose sinks remember what was pushed. */
+function collector() {
+  const pagemaps: { pid: number; pagesId: number; runs: number[] }[] = [];
+  const blocks: number[][] = [];
+  const open = (): StreamSink => {
+    const sizes: number[] = [];
+    blocks.push(sizes);
+    let size = 0;
+    return {
+      push: (bytes) => {
+        sizes.push(bytes.byteLength);
+        size += bytes.byteLength;
+      },
+      end: () => ({ size, chunks: new Uint8Array() }),
+    };
+  };
+  const images = new ImageCollector(open, ({ pid, pagesId, runs }) =>
+    pagemaps.push({ pid, pagesId, runs: [...runs] }),
+  );
+  return { images, pagemaps, blocks };
+}
+
+const pagemap = (pagesId: number) => encodePagemap({ pagesId, runs: Float64Array.of(0x1000, 2, 6) });
+
+test('memory of processes is left to the readers, that of shared memory is kept', () => {
+  const { images, pagemaps, blocks } = collector();
+  images.open(0, 'pagemap-7.img');
+  images.open(1, 'pages-3.img');
+  images.data(1, new Uint8Array(100_000));
+  images.data(0, pagemap(3));
+  images.end(1);
+  images.end(0);
+  images.open(2, 'pagemap-shmem-9.img');
+  images.open(3, 'pages-4.img');
+  images.data(2, pagemap(4));
+  images.data(3, new Uint8Array(200_000));
+  images.end(3);
+  images.end(2);
+  assert.deepEqual(pagemaps, [{ pid: 7, pagesId: 3, runs: [0x1000, 2, 6] }]);
+  const names = images.finish().map(({ name, content }) => `${name}:${content.size}`);
+  assert.deepEqual(names, ['pages-4.img:200000', `pagemap-shmem-9.img:${pagemap(4).length}`]);
+  assert.deepEqual(blocks, [[196_608, 3392]], 'whole blocks of 64 KiB first, then the rest');
+});
+
+test('pages that were thrown away and belong to no process are an error', () => {
+  const { images } = collector();
+  images.open(0, 'pagemap-7.img');
+  images.open(1, 'pages-3.img');
+  images.data(0, pagemap(8));
+  images.end(0);
+  images.end(1);
+  assert.throws(() => images.finish(), { code: 'image-order' });
+});
+
+test('small images stay as they are', () => {
+  const { images, blocks } = collector();
+  images.open(0, 'core-1.img');
+  images.data(0, Uint8Array.of(1, 2));
+  images.data(0, Uint8Array.of(3));
+  assert.equal(images.openImages, 1);
+  images.end(0);
+  assert.equal(images.openImages, 0);
+  assert.deepEqual(images.finish(), [
+    { name: 'core-1.img', content: { size: 3, inline: Uint8Array.of(1, 2, 3) } },
+  ]);
+  assert.equal(blocks.length, 0);
+});
