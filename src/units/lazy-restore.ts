@@ -38,6 +38,8 @@ export class LazyMemory implements AsyncDisposable {
     const serving = new RestoreServing({
       directory,
       source,
+      // Every page is checked when it is asked for; reading all of them first is what is to be avoided.
+      verify: { from: 0, to: 0 },
       lazy: { pageSocket: ours, criuVersion: criu.version },
     });
     await serving.listening;

@@ -19,6 +19,7 @@ import type { MonitorPlan } from './monitor-plan.ts';
 import type { SnapshotReference, StartedUnit } from './monitor-start.ts';
 import { PipeStdio, type StdioKeys, TerminalStdio, type UnitStdio } from './monitor-stdio.ts';
 import { type RestorePlan, takeRestorePlan } from './restore-file.ts';
+import { shareVerification, verifyEntries } from './restore-images.ts';
 import { RestoreHandshake } from './restore-handshake.ts';
 import { makeServingReady, makeServingUnready, RestoreServing } from './restore-serving.ts';
 import { adaptRuntimeState, writeRuntimeState } from './runtime.ts';
@@ -128,8 +129,15 @@ async function openImages(restore: RestorePlan, directory: string): Promise<Imag
       [Symbol.asyncDispose]: () => memory[Symbol.asyncDispose](),
     };
   }
-  const serving = new RestoreServing({ directory, source });
-  await serving.listening;
+  const { here, there } = shareVerification(source);
+  const serving = new RestoreServing({ directory, source, verify: there });
+  try {
+    verifyEntries(source, here);
+    await serving.listening;
+  } catch (error) {
+    await serving[Symbol.asyncDispose]();
+    throw error;
+  }
   return { directory, serving, [Symbol.asyncDispose]: () => serving[Symbol.asyncDispose]() };
 }
 

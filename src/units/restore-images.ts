@@ -45,3 +45,29 @@ export class SnapshotImages implements ImageSource, Disposable {
     this.#reader[Symbol.dispose]();
   }
 }
+
+/** Which part of the entries of a read plan; a range. */
+export interface EntryRange {
+  from: number;
+  to: number;
+}
+
+/** Plans with less than this are checked by one thread. */
+const splitFromBytes = 32 * 1024 * 1024;
+
+/** Shares the work of `verifyEntries` between this thread and the one that will serve the images. */
+export function shareVerification({ plan, images }: SnapshotSource): { here: EntryRange; there: EntryRange } {
+  const count = plan.entryLength.length;
+  const bytes = images.reduce((sum, { size }) => sum + size, 0);
+  const middle = bytes < splitFromBytes ? 0 : Math.floor(count / 2);
+  return { here: { from: 0, to: middle }, there: { from: middle, to: count } };
+}
+
+/**
+ * Reads, decrypts and compares chunks with their names, so that a damaged snapshot is refused before CRIU has seen any of it.
+ * Throws `chunk-damaged` or `pack-damaged` (permanent).
+ */
+export function verifyEntries(source: SnapshotSource, { from, to }: EntryRange): void {
+  using reader = new ChunkReader(source.environment, source.plan);
+  for (let entry = from; entry < to; entry++) if (!reader.isZero(entry)) reader.view(entry);
+}

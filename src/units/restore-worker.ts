@@ -8,7 +8,7 @@ import { PageServer, pageHeaderBytes } from '../criu/page-server.ts';
 import { StreamServe } from '../criu/stream-serve.ts';
 import { CairnError, messageOf } from '../errors.ts';
 import { LazyPages } from './lazy-images.ts';
-import { SnapshotImages, type SnapshotSource } from './restore-images.ts';
+import { type EntryRange, SnapshotImages, type SnapshotSource, verifyEntries } from './restore-images.ts';
 
 export interface RestoreWorkerData {
   /** Where the streamer's socket, or the files of a lazy restore, are made. */
@@ -16,6 +16,8 @@ export interface RestoreWorkerData {
   source: SnapshotSource;
   /** An eventfd that ends it. */
   wakeFd: number;
+  /** What to check before anything is served. */
+  verify: EntryRange;
   /** A lazy restore: our end of the page server's socket, and the version of the CRIU that asks. */
   lazy?: { pageSocket: number; criuVersion: string };
 }
@@ -77,6 +79,7 @@ function servePages(
 
 port.once('message', (data: RestoreWorkerData) => {
   try {
+    verifyEntries(data.source, data.verify);
     using images = new SnapshotImages(data.source);
     if (data.lazy === undefined) serveImages(images, data);
     else servePages(images, data, data.lazy);
