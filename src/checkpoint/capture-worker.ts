@@ -88,10 +88,12 @@ function answer(request: CaptureRequest, tell: (event: CaptureEvent) => void): u
     case 'finish': {
       const ended = current();
       writer = undefined;
-      const sealed = ended.seal();
-      ended[Symbol.dispose]();
-      returnFreeMemory();
-      return sealed;
+      try {
+        return ended.seal();
+      } finally {
+        ended[Symbol.dispose]();
+        returnFreeMemory();
+      }
     }
     case 'abort':
       writer?.[Symbol.dispose]();
