@@ -7,6 +7,8 @@ export interface NodePlaces {
   directory: string;
   bridge: string;
   units: readonly string[];
+  /** PID of the daemon, which may run on. */
+  daemon: number | undefined;
 }
 
 /**
@@ -25,13 +27,12 @@ export async function findNodeLeaks(node: NodePlaces): Promise<string[]> {
     }
   }
   for (const pid of list('/proc')) {
-    if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
+    if (!/^\d+$/.test(pid) || Number(pid) === process.pid || Number(pid) === node.daemon) continue;
     const cgroup = read(`/proc/${pid}/cgroup`);
     const command = read(`/proc/${pid}/cmdline`).replaceAll('\0', ' ');
-    // The daemon itself has the directories on its command line too, and stays.
     const ours =
       node.units.some((unit) => cgroup.includes(`/cairn/${unit}`) || command.includes(unit)) ||
-      (command.includes(`${node.directory}/`) && !/main\.ts node /.test(command));
+      command.includes(`${node.directory}/`);
     if (ours && command !== '') leaks.push(`process ${pid}: ${command.slice(0, 160)}`);
   }
   for (const link of list(`/sys/class/net/${node.bridge}/brif`))

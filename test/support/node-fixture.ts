@@ -189,7 +189,7 @@ export class NodeFixture implements AsyncDisposable {
   async output(job: string): Promise<string[]> {
     const lines: string[] = [];
     let open = '';
-    for await (const line of this.client.logs(job, {})) {
+    for await (const line of this.client.logs(job, { follow: false })) {
       if (line.stream !== 'stdout') continue;
       open += line.text;
       if (line.partial) continue;
@@ -249,7 +249,12 @@ export class NodeFixture implements AsyncDisposable {
 
   /** What exists because of this node, by name; empty after the last job was removed. */
   async leaks(): Promise<string[]> {
-    return findNodeLeaks({ directory: this.directory, bridge: this.bridge.name, units: [...this.#units] });
+    return findNodeLeaks({
+      directory: this.directory,
+      bridge: this.bridge.name,
+      units: [...this.#units],
+      daemon: this.#daemon?.pid,
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -28,7 +28,11 @@ createServer(async (request, response) => {
     response.end(String(session.length));
   } else if (url.pathname === '/state') {
     const log = readFileSync('/var/tmp/server.log', 'utf8').trimEnd().split('\n');
-    const state = { ticks, waiting: waiting.length, sessions: Object.fromEntries([...sessions].map(([k, v]) => [k, v.length])) };
+    const state = {
+      ticks,
+      waiting: waiting.length,
+      sessions: Object.fromEntries([...sessions].map(([k, v]) => [k, v.length])),
+    };
     response.end(JSON.stringify({ ...state, log: log.length, echo: await echo('hello') }));
   } else if (url.pathname === '/wait') {
     waiting.push(response);
