@@ -6,9 +6,11 @@ import { join } from 'node:path';
 
 // Not in the directory for temporary files, where others could put their code in our name; and what sudo runs must not trust the home of
 // the user.
-enableCompileCache(
-  process.getuid?.() === 0 ? '/var/cache/cairn/compiled' : join(homedir(), '.cache', 'cairn', 'compiled'),
-);
+const cache =
+  process.getuid?.() === 0 ? '/var/cache/cairn/compiled' : join(homedir(), '.cache', 'cairn', 'compiled');
+enableCompileCache(cache);
+// Threads and monitors of the daemon do not inherit it in another way.
+process.env.NODE_COMPILE_CACHE ??= cache;
 
 const { runCommandLine } = await import('./run-command-line.ts');
 process.exitCode = await runCommandLine(process.argv.slice(2));
