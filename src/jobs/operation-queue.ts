@@ -45,6 +45,7 @@ export class OperationQueue {
       options.signal === undefined ? controller.signal : AbortSignal.any([controller.signal, options.signal]);
     await this.#turn({ ...operation, controller, begin: () => {} }, signal, options.waitMs);
     try {
+      if (signal.aborted) throw abortError(signal, operation.name);
       return await action(signal);
     } finally {
       this.#current = undefined;
