@@ -88,6 +88,9 @@ export interface CaptureSet {
   readonly readers: readonly CaptureWorker[];
 }
 
+/** So much is read by one thread alone: each thread that reads writes a pack of its own, and each pack has to be synced. */
+export const oneReaderBytes = 4 * 1024 * 1024;
+
 /** Keeps worker threads warm between checkpoints; hands out whole sets. */
 export class CapturePool implements AsyncDisposable {
   readonly #idle: CaptureSet[] = [];

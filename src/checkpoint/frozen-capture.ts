@@ -1,11 +1,11 @@
 import { readStatus, readTree } from '../linux/process.ts';
 import { CairnError } from '../errors.ts';
 import type { LayerEntry } from '../store/manifest.ts';
-import type { CaptureSet } from './capture-pool.ts';
+import { type CaptureSet, oneReaderBytes } from './capture-pool.ts';
 import type { ReadMemory, ReceivedImage, SharedCounter } from './capture-protocol.ts';
 import { type LayerCapture, newCounter, sharedWritableFiles, stopCounter } from './layer-capture.ts';
 import { type MergedMemory, mergeMemory } from './memory-merge.ts';
-import type { MemorySegments } from './memory-segments.ts';
+import { type MemorySegments, pageSize } from './memory-segments.ts';
 
 /** Memory of one process at the moment of the checkpoint. */
 export interface CapturedMemory extends MergedMemory {
@@ -44,6 +44,7 @@ export class FrozenCapture {
   readonly #counters: SharedCounter[] = [];
   readonly #reads: RunningRead[] = [];
   #hostPids: Map<number, number> | undefined;
+  #pages = 0;
 
   constructor(
     workers: CaptureSet,
@@ -98,8 +99,12 @@ export class FrozenCapture {
       );
     const next = newCounter();
     this.#counters.push(next);
+    this.#pages += segments.pages;
+    // The stream's thread comes to it when CRIU has written everything: soon, for something this small.
+    const { stream, readers } = this.#workers;
+    const workers = this.#pages * pageSize <= oneReaderBytes ? [stream] : readers;
     const parts = Promise.all(
-      this.#workers.readers.map((worker) =>
+      workers.map((worker) =>
         worker.request({ op: 'read-memory', pid, segments, next, mode: 'stage' }, (event) => {
           if (event.kind === 'progress') this.#onBytes(event.bytes);
         }),

@@ -1,7 +1,7 @@
 import { readMaps } from '../linux/process-maps.ts';
 import { ChunkList } from '../store/chunk-list.ts';
 import type { LayerEntry, StoredStream } from '../store/manifest.ts';
-import type { CaptureWorker } from './capture-pool.ts';
+import { type CaptureWorker, oneReaderBytes } from './capture-pool.ts';
 import type { CaptureMode, PortableStream, ReadFile, SharedCounter } from './capture-protocol.ts';
 import { filesToRead, type KnownFile } from './layer-changes.ts';
 
@@ -53,7 +53,10 @@ export class LayerCapture {
     const scanned = await workers[0].request({ op: 'scan-layer', root: this.#root });
     const always = mapped === 'all' ? new Set(scanned.map((entry) => entry.path)) : mapped;
     const paths = filesToRead(scanned, this.#known, always);
-    const read = paths.length === 0 ? [] : await this.#read(workers, mode, paths, onBytes);
+    const changed = new Set(paths);
+    const bytes = scanned.reduce((sum, { path, size }) => sum + (changed.has(path) ? size : 0), 0);
+    const readers = bytes <= oneReaderBytes ? [workers[0]] : workers;
+    const read = paths.length === 0 ? [] : await this.#read(readers, mode, paths, onBytes);
     let bytesRead = 0;
     for (const file of read) {
       bytesRead += file.size;

@@ -7,7 +7,7 @@ import type { SnapshotManifest, UnitImage } from '../store/manifest.ts';
 import type { SnapshotWriter, Store } from '../store/store.ts';
 import { dumpExternals } from '../units/external-mounts.ts';
 import type { Unit } from '../units/unit.ts';
-import { type CapturePool, type CaptureSet, workersOf } from './capture-pool.ts';
+import { type CapturePool, type CaptureSet, oneReaderBytes, workersOf } from './capture-pool.ts';
 import { DumpProcess } from './dump-process.ts';
 import type {
   AfterCheckpoint,
@@ -59,8 +59,8 @@ interface LayerMemory {
 }
 
 const defaultStagingLimitBytes = 4 * 1024 ** 3;
-/** What is made ready for new chunks after a pre-save, which has left little to find. */
-const reserveAfterPreSave = 64 * 1024 * 1024;
+/** Made ready for new chunks beyond what is expected. */
+const spareReserveBytes = 1024 * 1024;
 /** Largest unlinked file in an image: everything that is open is saved. */
 const ghostLimitBytes = 2 ** 40;
 
@@ -203,13 +203,17 @@ class CheckpointRun implements AsyncDisposable {
         signal: this.#signal,
       });
     this.#signal.throwIfAborted();
-    const limit = this.#request.stagingLimitBytes ?? defaultStagingLimitBytes;
-    const bytes = Math.min(limit, memory ? reserveAfterPreSave : memoryBytes + reserveAfterPreSave);
-    const { readers } = this.#workers;
-    await Promise.all(
-      readers.map((worker) => worker.request({ op: 'reserve', bytes: Math.ceil(bytes / readers.length) })),
-    );
+    await this.#reserve(memory ? Math.ceil(memoryBytes / 8) : memoryBytes);
     timings.preSaveMs = performance.now() - started;
+  }
+
+  /** Staging memory for as much new data as is expected, where it will be read. */
+  async #reserve(bytes: number): Promise<void> {
+    const limit = this.#request.stagingLimitBytes ?? defaultStagingLimitBytes;
+    const { stream, readers } = this.#workers;
+    const workers = bytes <= oneReaderBytes ? [stream] : readers;
+    const each = Math.ceil(Math.min(limit, bytes + spareReserveBytes) / workers.length);
+    await Promise.all(workers.map((worker) => worker.request({ op: 'reserve', bytes: each })));
   }
 
   async #dump(
