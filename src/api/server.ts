@@ -21,7 +21,6 @@ export async function createServer(
 ): Promise<FastifyInstance> {
   const app = fastify({
     ...(options.logger === undefined ? {} : { loggerInstance: options.logger }),
-    disableRequestLogging: true,
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: longestBodyBytes,
     forceCloseConnections: true,
