@@ -6,6 +6,7 @@
 import { createReadStream, existsSync } from 'node:fs';
 import { mkdir, mkdtemp, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { pipeline } from 'node:stream';
 import { CairnError, messageOf } from '../errors.ts';
 import { syncFileSystem } from '../linux/file.ts';
 import { decompressed, unpackLayer, unpackPlainFiles, VerifiedStream } from './oci-layer.ts';
@@ -114,7 +115,9 @@ async function unpackBlob(
   const blob = new VerifiedStream(layer.digest);
   const content = new VerifiedStream(diffId);
   try {
-    await unpackLayer(decompressed(createReadStream(layer.file).pipe(blob)), content, rootfs);
+    // An error of the file shows when the blob is read.
+    pipeline(createReadStream(layer.file), blob, () => {});
+    await unpackLayer(decompressed(blob), content, rootfs);
     blob.verify();
     content.verify();
   } catch (cause) {

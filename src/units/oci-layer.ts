@@ -67,8 +67,9 @@ export async function* decompressed(source: Readable): AsyncGenerator<Buffer> {
 
 async function* throughStream(source: AsyncIterable<Buffer>, transform: Transform): AsyncGenerator<Buffer> {
   const done = pipeline(source, transform);
-  // The error shows when the transform is read.
+  // Errors show when the transform is read, or nobody is interested any more.
   done.catch(() => {});
+  transform.on('error', () => {});
   yield* transform as AsyncIterable<Buffer>;
   await done;
 }
@@ -101,10 +102,15 @@ async function eachEntry(
   act: (header: Header, content: Readable) => Promise<void>,
 ): Promise<void> {
   const tar = extract();
-  const reading = through === undefined ? pipeline(source, tar) : pipeline(source, through, tar);
-  reading.catch(() => {});
-  for await (const entry of tar) await act(entry.header, entry as unknown as Readable);
-  await reading;
+  // Its own asynchronous iterator never ends if the loop is left by an error.
+  tar.on('entry', (header, content, next) => {
+    // When the archive breaks off, its current entry tells so too, perhaps after everyone has left.
+    content.on('error', () => {});
+    act(header, content as unknown as Readable).then(() => next(), next);
+  });
+  // The types of its streams are not those of Node.js, the streams are.
+  const end = tar as unknown as NodeJS.WritableStream;
+  await (through === undefined ? pipeline(source, end) : pipeline(source, through, end));
 }
 
 async function skip(content: Readable): Promise<void> {
