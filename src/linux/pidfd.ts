@@ -43,6 +43,22 @@ export function waitPidfd(pidfd: number, timeoutMs: number): boolean {
   }
 }
 
+// struct pidfd_info of linux/pidfd.h, first version: 64 bytes, mask at 0, exit code (a wait status) at 60.
+const PIDFD_GET_INFO = 0xc040ff0b;
+const PIDFD_INFO_EXIT = 8n;
+
+/**
+ * How the process of a pidfd ended, also if it is no child of this one; the descriptor must have been opened while it
+ * lived. `undefined` before its parent has reaped it, and on kernels before 6.15, which do not tell.
+ */
+export function exitOfPidfd(pidfd: number): ExitStatus | undefined {
+  const info = new DataView(new ArrayBuffer(64));
+  info.setBigUint64(0, PIDFD_INFO_EXIT, true);
+  if (libc().ioctl(pidfd, PIDFD_GET_INFO, new Uint8Array(info.buffer)) < 0) return undefined;
+  if ((info.getBigUint64(0, true) & PIDFD_INFO_EXIT) === 0n) return undefined;
+  return decodeWaitStatus(info.getInt32(60, true));
+}
+
 /** How a process ended: one of both is set. */
 export interface ExitStatus {
   exitCode: number | undefined;
