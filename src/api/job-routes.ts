@@ -96,13 +96,14 @@ export const jobRoutes: FastifyPluginAsyncTypebox<{ node: ServedNode }> = async 
       tags: ['jobs'],
       params: JobParams,
       querystring: Type.Object({
-        force: Type.Boolean({ default: false, description: 'End its processes first.' }),
-        snapshots: Type.Boolean({ default: false, description: 'Remove its snapshots too.' }),
+        force: Type.Optional(Type.Boolean({ description: 'End its processes first.' })),
+        snapshots: Type.Optional(Type.Boolean({ description: 'Remove its snapshots too.' })),
       }),
       response: { 204: Type.Null(), ...failed },
     },
     handler: async (request, reply) => {
-      await jobs.get(request.params.job).remove(request.query);
+      const { force = false, snapshots = false } = request.query;
+      await jobs.get(request.params.job).remove({ force, snapshots });
       return reply.code(204).send(null);
     },
   });
@@ -192,10 +193,9 @@ export const jobRoutes: FastifyPluginAsyncTypebox<{ node: ServedNode }> = async 
       tags: ['jobs'],
       params: JobParams,
       querystring: Type.Object({
-        follow: Type.Boolean({
-          default: false,
-          description: 'Go on with what comes, until the job has ended for good.',
-        }),
+        follow: Type.Optional(
+          Type.Boolean({ description: 'Go on with what comes, until the job has ended for good.' }),
+        ),
         tail: Type.Optional(Type.Integer({ minimum: 0 })),
         since: Type.Optional(Type.Integer({ minimum: 0, description: 'Milliseconds since 1970.' })),
       }),
@@ -285,7 +285,7 @@ export function withoutUnit(name: string, state: string): CairnError {
 }
 
 interface LogQuery {
-  follow: boolean;
+  follow?: boolean;
   tail?: number;
   since?: number;
 }
@@ -296,7 +296,7 @@ interface LogQuery {
  */
 async function streamLogs(node: ServedNode, job: string, query: LogQuery, stream: LineStream): Promise<void> {
   const unit = await node.jobs.get(job).unit();
-  let finished = !query.follow;
+  let finished = query.follow !== true;
   const stopWaiting = new AbortController();
   const waiting = query.follow
     ? node.jobs.waitUntilFinal(job, AbortSignal.any([stream.signal, stopWaiting.signal])).then(

@@ -1,3 +1,4 @@
+import { PassThrough } from 'node:stream';
 import { SqliteState } from '../cluster/sqlite-state.ts';
 import type { Json, State } from '../cluster/state.ts';
 import { CairnError } from '../errors.ts';
@@ -83,13 +84,15 @@ export class FakeNode implements AsyncDisposable {
   readonly #state: State = SqliteState.open(':memory:');
 
   /** A daemon. With `dieAt` it hangs for good at that point: as SIGKILL would leave it. Points are before and after each effect. */
-  daemon(dieAt = Number.POSITIVE_INFINITY): {
+  daemon(
+    dieAt = Number.POSITIVE_INFINITY,
+    bus: EventBus = new EventBus(),
+  ): {
     jobs: Jobs<FakeUnit>;
     points: () => number;
     died: Promise<void>;
   } {
     const life = new Life(dieAt);
-    const bus = new EventBus();
     bus.subscribe((event) => this.events.push(event));
     const jobs = new Jobs<FakeUnit>({
       state: guardState(this.#state, life),
@@ -246,6 +249,38 @@ export class FakeUnit implements JobUnit {
     return this.#life.act(() => this.#set({ state: 'running', pid: 1 }));
   }
 
+  readonly address = '10.213.0.2';
+
+  async processes(): Promise<number[]> {
+    return this.#found()?.status.state === 'running' ? [1, 2] : [];
+  }
+
+  sendSignal(signal: number): Promise<void> {
+    return this.#life.act(() => this.#node.end(this.id, { signal }));
+  }
+
+  /** What it wrote: two lines; followed, one more when it has ended. */
+  async *logs(options: {
+    tail?: number;
+    follow?: boolean;
+    ended?: () => Promise<boolean>;
+  }): AsyncGenerator<FakeLine> {
+    const lines = ['one', 'two'].map((text) => fakeLine(text));
+    yield* options.tail === undefined ? lines : lines.slice(lines.length - options.tail);
+    if (options.follow !== true) return;
+    while ((await options.ended?.()) !== true) await settle();
+    yield fakeLine('three');
+  }
+
+  /** Its input comes back as its output, until it ends. */
+  async attach(): Promise<FakeSession> {
+    return echo();
+  }
+
+  async exec(): Promise<FakeSession> {
+    return echo();
+  }
+
   async settle(): Promise<void> {}
 
   async ensureMonitored(): Promise<void> {}
@@ -269,6 +304,46 @@ export class FakeUnit implements JobUnit {
     const found = this.#found();
     if (found !== undefined) found.status = status;
   }
+}
+
+interface FakeLine {
+  time: string;
+  stream: 'stdout' | 'stderr';
+  text: string;
+  partial: boolean;
+}
+
+function fakeLine(text: string): FakeLine {
+  return { time: '2026-11-27T10:00:00.000000000Z', stream: 'stdout', text, partial: false };
+}
+
+interface FakeSession {
+  stdout: PassThrough;
+  stderr: PassThrough;
+  write(bytes: Uint8Array): void;
+  endInput(): void;
+  resize(size: { columns: number; rows: number }): void;
+  end: Promise<{ exitCode: number } | undefined>;
+  close(): void;
+}
+
+function echo(): FakeSession {
+  const [stdout, stderr] = [new PassThrough(), new PassThrough()];
+  const end = Promise.withResolvers<{ exitCode: number } | undefined>();
+  const finish = (result: { exitCode: number } | undefined): void => {
+    stdout.end();
+    stderr.end();
+    end.resolve(result);
+  };
+  return {
+    stdout,
+    stderr,
+    write: (bytes) => void stdout.write(bytes),
+    endInput: () => finish({ exitCode: 3 }),
+    resize: ({ columns, rows }) => void stderr.write(`${columns}x${rows}`),
+    end: end.promise,
+    close: () => finish(undefined),
+  };
 }
 
 /** The life of one daemon: counts the points at which it could die, and does so at one of them. */
