@@ -83,7 +83,8 @@ function passSize(stream: Duplex): Disposable {
   process.stdout.on('resize', onResize);
   // A size that changes makes programs draw themselves anew: whoever attaches sees more than what comes next.
   const size = terminalSize();
-  if (size !== undefined) stream.write(encodeFrame(frameKind.resize, encodeSize({ ...size, rows: size.rows + 1 })));
+  if (size !== undefined)
+    stream.write(encodeFrame(frameKind.resize, encodeSize({ ...size, rows: size.rows + 1 })));
   onResize();
   return { [Symbol.dispose]: () => void process.stdout.off('resize', onResize) };
 }
