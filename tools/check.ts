@@ -41,7 +41,7 @@ function warnOfLongFiles(): void {
 
 const results = [
   run('types (tsc)', 'tsc', ['--noEmit', '-p', '.']),
-  run('lint (oxlint)', 'oxlint', ['--type-aware']),
+  run('lint (oxlint)', 'oxlint', ['--type-aware', '--format=unix']),
   run('format (biome)', 'biome', ['format', '.']),
   checkLayering(),
 ];

@@ -54,12 +54,17 @@ async function main(): Promise<number> {
   process.env.CAIRN_TEST_RUN = runMark;
   if (values.soak) process.env.CAIRN_SOAK = '1';
 
-  const limit = AbortSignal.timeout(minutes * 60_000);
+  const limit = new AbortController();
+  setTimeout(() => limit.abort(`the time limit of ${minutes} minutes passed`), minutes * 60_000).unref();
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(name, () => limit.abort(`interrupted by ${name}`));
+  }
   const report = new TestReport(root);
   const before = await collectBelongings();
-  await runFiles(chosen(unit), 2, titles, limit, report);
-  await runFiles(chosen(system), 1, titles, limit, report);
-  if (limit.aborted) report.failure(`the time limit of ${minutes} minutes passed`);
+  const common = { titles, signal: limit.signal, report };
+  await runFiles(chosen(unit), { ...common, concurrency: 2, timeoutMs: 3 * 60_000 });
+  await runFiles(chosen(system), { ...common, concurrency: 1, timeoutMs: (values.soak ? 300 : 15) * 60_000 });
+  if (limit.signal.aborted) report.failure(String(limit.signal.reason));
   const leaks = await findLeaks(before, { runMark, temporary, timeoutMs: 10_000 });
   for (const leak of leaks) report.failure(`left behind: ${leak}`);
   // What a failed test left is kept to be looked at.
@@ -69,21 +74,26 @@ async function main(): Promise<number> {
   return report.good ? 0 : 1;
 }
 
-async function runFiles(
-  files: readonly string[],
-  concurrency: number,
-  titles: RegExp | undefined,
-  signal: AbortSignal,
-  report: TestReport,
-): Promise<void> {
+interface RunOptions {
+  /** Files at the same time. */
+  concurrency: number;
+  /** Limit of each test: one that hangs must not eat the time of all others. */
+  timeoutMs: number;
+  titles: RegExp | undefined;
+  signal: AbortSignal;
+  report: TestReport;
+}
+
+async function runFiles(files: readonly string[], options: RunOptions): Promise<void> {
+  const { concurrency, timeoutMs, titles, signal, report } = options;
   if (files.length === 0 || signal.aborted) return;
   const stream = run({
     files: files.map((file) => path.join(root, file)),
     cwd: root,
     concurrency,
     signal,
-    // A test that hangs must not eat the time of all others; what keeps its process alive afterwards neither.
-    timeout: (process.env.CAIRN_SOAK === '1' ? 300 : 15) * 60_000,
+    timeout: timeoutMs,
+    // What keeps its process alive after its last test must not hold up the others either.
     forceExit: true,
     execArgv: ['--disable-warning=ExperimentalWarning'],
     ...(titles === undefined ? {} : { testNamePatterns: [titles] }),
