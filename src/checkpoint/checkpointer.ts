@@ -8,12 +8,9 @@ import { CapturePool } from './capture-pool.ts';
 import { clearLeftoverDump, leftoverDump } from './dump-process.ts';
 import { type Preflight, preflightUnit } from './preflight.ts';
 import { removeCriuLocks, waitUntilThawed } from './thaw-check.ts';
-import {
-  type CheckpointRequest,
-  type CheckpointResult,
-  dumpDirectory,
-  UnitCheckpointer,
-} from './unit-checkpointer.ts';
+import { dumpDirectory } from './checkpoint-run.ts';
+import type { CheckpointRequest, CheckpointResult } from './checkpoint-request.ts';
+import { UnitCheckpointer } from './unit-checkpointer.ts';
 import { type RestartRequest, releaseWhenWhole, UnitRestarter } from './unit-restart.ts';
 
 /** How long a CRIU that a dead daemon left behind may take to notice and let its unit go. */

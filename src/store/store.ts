@@ -130,6 +130,11 @@ export class Store implements AsyncDisposable {
     return headers;
   }
 
+  /** Whether there is such a snapshot, damaged or not. */
+  async has(jobId: string, sequence: number): Promise<boolean> {
+    return (await this.#sequences(jobId)).present.includes(sequence);
+  }
+
   /** A whole manifest, verified. Throws `snapshot-unknown` (argument), `manifest-…` (permanent). */
   async readManifest(jobId: string, sequence: number): Promise<SnapshotManifest> {
     const path = manifestPath(this.#state.paths.snapshots, jobId, sequence);

@@ -1,0 +1,349 @@
+import path from 'node:path';
+import type { Criu } from '../criu/find.ts';
+import { CairnError } from '../errors.ts';
+import { readStat } from '../linux/process.ts';
+import type { SnapshotWriter, Store } from '../store/store.ts';
+import { dumpExternals } from '../units/external-mounts.ts';
+import type { Unit } from '../units/unit.ts';
+import { type CaptureSet, oneReaderBytes, workersOf } from './capture-pool.ts';
+import { DumpProcess } from './dump-process.ts';
+import type { CheckpointBytes, CheckpointPhase, CheckpointTimings } from './events.ts';
+import { FrozenCapture, type FrozenUnit } from './frozen-capture.ts';
+import type { KnownFile } from './layer-changes.ts';
+import { LayerCapture } from './layer-capture.ts';
+import { describeObstacle } from './obstacles.ts';
+import { type Preflight, preflightUnit } from './preflight.ts';
+import { preSave, preSaveFromBytes } from './pre-save.ts';
+import { publishSnapshot } from './publish-snapshot.ts';
+import { keepStopped } from './stop-after-dump.ts';
+import { removeCriuLocks, waitUntilThawed } from './thaw-check.ts';
+import { type RestoreFacts, restoreFacts } from './unit-image.ts';
+import type { CheckpointRequest, CheckpointResult } from './checkpoint-request.ts';
+
+/** What a unit's layers held when a snapshot was taken; usable as long as that snapshot exists. */
+export interface LayerMemory {
+  sequence: number;
+  /** The unit's first process: a restart replaces the layer's files. */
+  rootPid: number;
+  layers: Map<'root' | 'shm', ReadonlyMap<string, KnownFile>>;
+}
+
+const defaultStagingLimitBytes = 4 * 1024 ** 3;
+/** Made ready for new chunks beyond what is expected. */
+const spareReserveBytes = 1024 * 1024;
+/** Largest unlinked file in an image: everything that is open is saved. */
+const ghostLimitBytes = 2 ** 40;
+
+/** One checkpoint under way, from preflight to publication. */
+export class CheckpointRun implements AsyncDisposable {
+  readonly #request: CheckpointRequest;
+  readonly #store: Store;
+  readonly #workers: CaptureSet & AsyncDisposable & { spoil(): void };
+  readonly #signal: AbortSignal;
+  readonly #deadline: AbortController;
+  readonly #timer: NodeJS.Timeout;
+  readonly #startedMs = performance.now();
+  #before: LayerMemory | undefined;
+  layerMemory!: LayerMemory;
+
+  constructor(
+    request: CheckpointRequest,
+    store: Store,
+    workers: CaptureSet & AsyncDisposable & { spoil(): void },
+    before: LayerMemory | undefined,
+  ) {
+    this.#request = request;
+    this.#store = store;
+    this.#workers = workers;
+    this.#before = before;
+    this.#deadline = new AbortController();
+    this.#timer = setTimeout(
+      () => this.#deadline.abort(deadlinePassed(request.deadlineMs)),
+      request.deadlineMs,
+    );
+    this.#signal = AbortSignal.any([request.signal, this.#deadline.signal]);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#timer);
+    await this.#workers[Symbol.asyncDispose]();
+  }
+
+  async execute(criu: Criu): Promise<CheckpointResult> {
+    const { unit, job, sequence } = this.#request;
+    const timings: CheckpointTimings = {
+      preflightMs: 0,
+      preSaveMs: 0,
+      freezeMs: 0,
+      frozenMs: 0,
+      dumpMs: 0,
+      readMs: 0,
+      publishMs: 0,
+      totalMs: 0,
+    };
+    this.#phase('preflight');
+    const preflight = await preflightUnit(unit, { signal: this.#signal });
+    if (preflight.obstacles.length > 0) throw cannotBeSaved(preflight);
+    for (const warning of preflight.warnings)
+      this.#request.onEvent({ kind: 'warning', message: describeObstacle(warning) });
+    timings.preflightMs = this.#elapsed();
+
+    const writer = await this.#store.begin(job.id, sequence);
+    using _pin = await this.#pinBefore();
+    try {
+      await this.#begin(writer);
+      const layers = this.#layers(preflight.rootPid);
+      await this.#save(preflight, layers, timings);
+      const facts = restoreFacts(criu.version, await unit.externals());
+      return await this.#dump(criu.path, preflight, layers, facts, writer, timings);
+    } catch (error) {
+      await this.#giveUp(writer);
+      throw this.#signal.aborted && this.#signal.reason instanceof CairnError ? this.#signal.reason : error;
+    }
+  }
+
+  async #begin(writer: SnapshotWriter): Promise<void> {
+    const environment = writer.writerEnvironment();
+    const workers = workersOf(this.#workers);
+    const limit = this.#request.stagingLimitBytes ?? defaultStagingLimitBytes;
+    const stagingLimitBytes = Math.ceil(limit / workers.length);
+    await Promise.all(
+      workers.map((worker) => worker.request({ op: 'begin', environment, stagingLimitBytes })),
+    );
+  }
+
+  #layers(rootPid: number): LayerCapture[] {
+    const known = this.#before?.rootPid === rootPid ? this.#before.layers : undefined;
+    const { paths } = this.#request.unit;
+    return [
+      new LayerCapture('root', paths.upper, known?.get('root')),
+      new LayerCapture('shm', paths.shm, known?.get('shm')),
+    ];
+  }
+
+  /** What the layers held before may be referred to only as long as that snapshot exists, and it must not be swept meanwhile. */
+  async #pinBefore(): Promise<Disposable | undefined> {
+    if (this.#before === undefined) return undefined;
+    const { job } = this.#request;
+    const pin = this.#store.pin(job.id, this.#before.sequence);
+    if (await this.#store.has(job.id, this.#before.sequence)) return pin;
+    pin[Symbol.dispose]();
+    this.#before = undefined;
+    return undefined;
+  }
+
+  async #save(preflight: Preflight, layers: LayerCapture[], timings: CheckpointTimings): Promise<void> {
+    const started = performance.now();
+    const { memoryBytes } = preflight.estimate;
+    const memory = this.#request.preSave && memoryBytes >= preSaveFromBytes;
+    this.#phase('pre-save');
+    if (this.#request.preSave)
+      await preSave(this.#workers, preflight.pids, layers, {
+        memory,
+        onBytes: this.#counting('pre-save', memoryBytes + preflight.estimate.layerBytes),
+        signal: this.#signal,
+      });
+    this.#signal.throwIfAborted();
+    await this.#reserve(memory ? Math.ceil(memoryBytes / 8) : memoryBytes);
+    timings.preSaveMs = performance.now() - started;
+  }
+
+  /** Staging memory for as much new data as is expected, where it will be read. */
+  async #reserve(bytes: number): Promise<void> {
+    const limit = this.#request.stagingLimitBytes ?? defaultStagingLimitBytes;
+    const { stream, readers } = this.#workers;
+    const workers = bytes <= oneReaderBytes ? [stream] : readers;
+    const each = Math.ceil(Math.min(limit, bytes + spareReserveBytes) / workers.length);
+    await Promise.all(workers.map((worker) => worker.request({ op: 'reserve', bytes: each })));
+  }
+
+  async #dump(
+    criu: string,
+    preflight: Preflight,
+    layers: LayerCapture[],
+    facts: RestoreFacts,
+    writer: SnapshotWriter,
+    timings: CheckpointTimings,
+  ): Promise<CheckpointResult> {
+    const { unit, then } = this.#request;
+    this.#phase('freeze');
+    const startedMs = performance.timeOrigin + performance.now();
+    const capture = new FrozenCapture(
+      this.#workers,
+      preflight.rootPid,
+      layers,
+      this.#counting('dump', preflight.estimate.memoryBytes),
+    );
+    await using dump = await DumpProcess.start(
+      criu,
+      dumpDirectory(unit),
+      {
+        pid: preflight.rootPid,
+        afterwards: then === 'stop' ? 'stop' : 'run',
+        stream: true,
+        root: unit.paths.rootfs,
+        externals: [...dumpExternals(facts.mounts), ...facts.consoleKeys],
+        emptyNetwork: true,
+        tcp: 'established',
+        networkLock: 'nftables',
+        fileLocks: true,
+        linkRemap: true,
+        ghostLimitBytes,
+        timeoutSeconds: Math.max(1, Math.ceil(this.#remainingMs() / 1000)),
+      },
+      (directory, wakeFd) => this.#workers.stream.request({ op: 'listen', directory, wakeFd }),
+    );
+    using stopped = watchForStop(preflight.rootPid);
+    let frozen: FrozenUnit;
+    let releasedMs: number;
+    let published: CheckpointBytes | undefined;
+    try {
+      frozen = await this.#orGivenUp(dump, capture, () => this.#phase('dump'));
+      // A unit that ends with the checkpoint stays frozen until the snapshot is safe: nothing may come after it.
+      if (then !== 'continue') published = await this.#publish(frozen, facts, writer, timings);
+      this.#phase('thaw');
+      await this.#letGo(dump, preflight);
+      releasedMs = performance.timeOrigin + performance.now();
+      timings.frozenMs = releasedMs - Math.min(stopped.atMs ?? frozen.frozenAtMs, frozen.frozenAtMs);
+    } catch (error) {
+      capture.stop();
+      await dump.abort();
+      await this.#afterFailedDump(preflight);
+      throw error;
+    } finally {
+      clearTimeout(this.#timer);
+      await this.#workers.stream.request({ op: 'hang-up' }).catch(() => {});
+    }
+    timings.freezeMs = frozen.frozenAtMs - startedMs;
+    timings.dumpMs = frozen.dumpedAtMs - frozen.frozenAtMs;
+    timings.readMs = Math.max(0, releasedMs - frozen.dumpedAtMs);
+    published ??= await this.#publish(frozen, facts, writer, timings);
+    timings.totalMs = this.#elapsed();
+    this.layerMemory = {
+      sequence: this.#request.sequence,
+      rootPid: preflight.rootPid,
+      layers: new Map(layers.map((layer) => [layer.name, layer.known])),
+    };
+    return { sequence: this.#request.sequence, timings, bytes: published };
+  }
+
+  /** Ends the dump as the request wants it. */
+  async #letGo(dump: DumpProcess, preflight: Preflight): Promise<void> {
+    const { unit, then } = this.#request;
+    if (then === 'continue') return dump.release();
+    if (then === 'stop') return keepStopped(unit.id, preflight.pids, preflight.stopped, () => dump.release());
+    // Killed while frozen: no instruction is executed after the moment that was saved.
+    await unit.kill();
+    await dump.abort();
+  }
+
+  /** Whatever made the dump fail: the processes must run, and their network must be open. */
+  async #afterFailedDump(preflight: Preflight): Promise<void> {
+    await waitUntilThawed(preflight.pids);
+    await removeCriuLocks(preflight.rootPid).catch(() => {});
+  }
+
+  /** Reads the frozen unit, unless CRIU fails, the deadline passes or somebody calls it off first. */
+  async #orGivenUp(dump: DumpProcess, capture: FrozenCapture, onFrozen: () => void): Promise<FrozenUnit> {
+    const given = new Promise<never>((_, reject) => {
+      if (this.#signal.aborted) reject(this.#signal.reason);
+      this.#signal.addEventListener('abort', () => reject(this.#signal.reason), { once: true });
+    });
+    given.catch(() => {});
+    const failure = dump.failure();
+    failure.catch(() => {});
+    const reading = capture.run(dump.statusFd, onFrozen);
+    reading.catch(() => {});
+    try {
+      return await Promise.race([reading, given, failure]);
+    } catch (error) {
+      // What CRIU's log says is the better reason, and it ends at once when the image streamer has failed.
+      if (error instanceof CairnError && error.code === 'criu-gave-up') await failure;
+      throw error;
+    }
+  }
+
+  async #publish(
+    frozen: FrozenUnit,
+    facts: RestoreFacts,
+    writer: SnapshotWriter,
+    timings: CheckpointTimings,
+  ): Promise<CheckpointBytes> {
+    const started = performance.now();
+    this.#phase('publish');
+    const bytes = await publishSnapshot(this.#request, this.#workers, { frozen, facts, writer, timings });
+    timings.publishMs = performance.now() - started;
+    return bytes;
+  }
+
+  async #giveUp(writer: SnapshotWriter): Promise<void> {
+    const workers = workersOf(this.#workers);
+    const ended = await Promise.allSettled(workers.map((worker) => worker.request({ op: 'abort' })));
+    if (ended.some(({ status }) => status === 'rejected')) this.#workers.spoil();
+    await writer.abort();
+  }
+
+  #phase(phase: CheckpointPhase): void {
+    this.#request.onEvent({ kind: 'phase', phase, atMs: this.#elapsed() });
+  }
+
+  #counting(phase: CheckpointPhase, totalBytes: number): (bytes: number) => void {
+    let doneBytes = 0;
+    return (bytes) => {
+      doneBytes += bytes;
+      this.#request.onEvent({
+        kind: 'progress',
+        phase,
+        doneBytes,
+        totalBytes: Math.max(totalBytes, doneBytes),
+      });
+    };
+  }
+
+  #elapsed(): number {
+    return performance.now() - this.#startedMs;
+  }
+
+  #remainingMs(): number {
+    return this.#request.deadlineMs - this.#elapsed();
+  }
+}
+
+/** Where CRIU's socket, log and statistics are during a dump. */
+export function dumpDirectory(unit: Unit): string {
+  return path.join(unit.paths.run, 'dump');
+}
+
+/**
+ * Notes when a process is stopped by a tracer, to the millisecond: CRIU itself does not tell (its statistics of a lazy dump are
+ * not to be used), and the first image comes only after all are stopped.
+ */
+function watchForStop(pid: number): { atMs: number | undefined } & Disposable {
+  const watch = {
+    atMs: undefined as number | undefined,
+    [Symbol.dispose]: () => clearInterval(timer),
+  };
+  const timer = setInterval(() => {
+    if (readStat(pid)?.state !== 't') return;
+    watch.atMs = performance.timeOrigin + performance.now();
+    clearInterval(timer);
+  }, 1);
+  return watch;
+}
+function deadlinePassed(ms: number): CairnError {
+  return new CairnError(
+    'temporary',
+    'deadline-passed',
+    `the checkpoint was not complete after ${ms} ms; the job runs on`,
+    {
+      remedy: 'allow more time with --timeout, or look at `cairn checkpoint --dry-run`',
+    },
+  );
+}
+
+function cannotBeSaved(preflight: Preflight): CairnError {
+  return new CairnError('permanent', 'cannot-be-saved', 'the job uses something that cannot be saved', {
+    lines: preflight.obstacles.map(describeObstacle),
+    remedy: 'the lines say what helps; `cairn checkpoint --dry-run` tells whether it did',
+  });
+}
