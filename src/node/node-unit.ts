@@ -2,9 +2,9 @@ import { rmSync } from 'node:fs';
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { JobUnit, JobUnits } from '../jobs/ports.ts';
-import { readAllPids, readCommandLine } from '../linux/process.ts';
 import type { ExecSession } from '../units/exec.ts';
 import { type LogLine, readLog } from '../units/log-reader.ts';
+import { isCarriedOut } from '../units/monitor-plan.ts';
 import type { UnitSpec } from '../units/spec.ts';
 import type { Unit } from '../units/unit.ts';
 import type { UnitStatus } from '../units/unit-status.ts';
@@ -76,7 +76,7 @@ export class NodeUnit implements JobUnit {
     const deadline = performance.now() + settleMs;
     while (performance.now() < deadline) {
       const { state } = await this.unit.status();
-      if (state !== 'prepared' || !isBeingLaunched(this.unit)) return;
+      if (state !== 'prepared' || !isCarriedOut(this.unit.paths.plan)) return;
       await sleep(20);
     }
   }
@@ -136,14 +136,6 @@ export class NodeUnits implements JobUnits<NodeUnit> {
     rmSync(existing.paths.upper, { recursive: true, force: true });
     return new NodeUnit(await this.#units.renew(spec));
   }
-}
-
-/** Is there a monitor of this unit? It is known by its command line: it has written nothing down before the unit runs. */
-function isBeingLaunched(unit: Unit): boolean {
-  return readAllPids().some((pid) => {
-    const words = readCommandLine(pid);
-    return words?.includes(unit.paths.plan) === true && words.some((word) => word.endsWith('/monitor.ts'));
-  });
 }
 
 function sessionOf(session: ExecSession): StreamSession {

@@ -6,6 +6,7 @@ import { createConnection, type Socket } from 'node:net';
 import path from 'node:path';
 import { type Duplex, PassThrough, type Readable } from 'node:stream';
 import { CairnError, type ErrorClass, exitCodes, messageOf, systemCode } from '../errors.ts';
+import { identityOf } from '../linux/process.ts';
 import { decodeFrameEnd, encodeFrame, encodeSize, FrameDecoder, frameKind } from './attach-frames.ts';
 import type { MonitorOrder, MonitorPlan, MonitorReport, MonitorTask } from './monitor-plan.ts';
 import type { MonitorAnswer, MonitorRequest } from './monitor-protocol.ts';
@@ -50,9 +51,11 @@ export class MonitorLauncher implements Disposable {
   async launch(plan: MonitorPlan, task: MonitorTask, timeoutMs: number = startTimeoutMs): Promise<number> {
     mkdirSync(plan.paths.run, { recursive: true, mode: 0o700 });
     mkdirSync(plan.paths.logs, { recursive: true, mode: 0o700 });
-    writeFileSync(plan.paths.plan, JSON.stringify(plan), { mode: 0o600 });
     const log = path.join(plan.paths.logs, 'monitor.log');
     const child = this.#take();
+    // Before the order: if this process dies now, the next one must know for whom it has to wait.
+    const monitor = child.pid === undefined ? undefined : identityOf(child.pid);
+    writeFileSync(plan.paths.plan, JSON.stringify({ ...plan, monitor }), { mode: 0o600 });
     const order: MonitorOrder = { task, plan: plan.paths.plan, log };
     (child.stdio[3] as Duplex).write(`${JSON.stringify(order)}\n`);
     const line = await reportOf(child, timeoutMs);

@@ -1,6 +1,7 @@
 /** What the daemon tells a monitor to do: a file that only root can write, in the unit's run directory. */
 
 import { readFileSync } from 'node:fs';
+import { isAlive, type ProcessIdentity } from '../linux/process.ts';
 import type { UnitNetwork } from '../network/attach.ts';
 import type { UnitPaths } from './paths.ts';
 
@@ -18,6 +19,8 @@ export interface MonitorPlan {
   runtime: { program: string; root: string };
   /** First window size of a terminal. */
   size: { columns: number; rows: number };
+  /** Who carries it out; added by the launcher. */
+  monitor?: ProcessIdentity;
 }
 
 /** What a monitor does with the plan. */
@@ -51,4 +54,17 @@ export function readMonitorPlan(file: string): MonitorPlan {
     throw new Error(`${file} is not a plan of a monitor`);
   }
   return plan;
+}
+
+/**
+ * Is a monitor still carrying out the plan? Also before the unit runs, and when the daemon that launched it is gone. False if there is
+ * no plan.
+ */
+export function isCarriedOut(file: string): boolean {
+  try {
+    const { monitor } = readMonitorPlan(file);
+    return monitor !== undefined && isAlive(monitor);
+  } catch {
+    return false;
+  }
 }
