@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { isAlive, type ProcessIdentity } from '../linux/process.ts';
 import type { UnitNetwork } from '../network/attach.ts';
+import type { StreamHolder } from './held-streams.ts';
 import type { UnitPaths } from './paths.ts';
 
 /** The plan of a monitor. */
@@ -28,8 +29,8 @@ export type MonitorTask =
   | { kind: 'start' }
   /** Restores the unit as the given file says; see `monitor-restore.ts`. */
   | { kind: 'restore'; file: string }
-  /** Takes over a unit whose monitor has died. */
-  | { kind: 'adopt' };
+  /** Takes over a unit whose monitor has died; `holder` has kept its streams. */
+  | { kind: 'adopt'; holder?: StreamHolder };
 
 /** What a monitor that waits is told, as one line of JSON on descriptor 3. */
 export interface MonitorOrder {

@@ -3,6 +3,7 @@
 import path from 'node:path';
 import { attachNetwork } from '../network/attach.ts';
 import { Cgroup } from '../linux/cgroups.ts';
+import type { ExitStatus } from '../linux/pidfd.ts';
 import type { MonitorPlan } from './monitor-plan.ts';
 import { ConsoleSocket, PipeStdio, TerminalStdio, type UnitStdio } from './monitor-stdio.ts';
 import { createContainer, startContainer } from './runtime.ts';
@@ -19,6 +20,8 @@ export interface StartedUnit {
   stdio: UnitStdio;
   /** Of a lazy restore: resolves when all memory has arrived, rejects if it cannot; the unit is of no use then. */
   arriving?: { snapshot: SnapshotReference; whole: Promise<void> };
+  /** Of a unit that another monitor has started: it is no child of this one. */
+  adopted?: { startedAt: number; ended: () => Promise<ExitStatus> };
 }
 
 /**

@@ -19,6 +19,7 @@ import {
 } from './terminal.ts';
 import { close, pipe } from '../linux/libc.ts';
 import { acceptUnix, listenUnix, receiveMessage } from '../linux/socket.ts';
+import type { StreamDescriptors } from './held-streams.ts';
 import type { OutputStream } from './unit-log.ts';
 
 /**
@@ -46,6 +47,8 @@ export interface UnitStdio {
   resize(size: TerminalSize): void;
   /** Stops reading after what has arrived. */
   finish(): Promise<void>;
+  /** The descriptors that carry the unit's output; `undefined` if it is lost. */
+  readonly output: StreamDescriptors | undefined;
 }
 
 /** Reads the keys that a monitor has left; `undefined` before the unit's first start. */
@@ -62,15 +65,27 @@ export function writeStdioKeys(file: string, keys: StdioKeys): void {
   writeFileSync(file, JSON.stringify(keys), { mode: 0o600 });
 }
 
+/** Our ends of the pipes; an output that no process of the unit has any more cannot be opened anew. */
+interface PipeEnds {
+  stdin: number | undefined;
+  stdout: number | undefined;
+  stderr: number | undefined;
+}
+
 /** Three pipes (two without standard input). */
 export class PipeStdio implements UnitStdio {
   readonly keys: StdioKeys;
-  readonly #own: { stdin: number | undefined; stdout: number; stderr: number };
-  #childs: { stdin: number | undefined; stdout: number; stderr: number } | undefined;
+  readonly #own: PipeEnds;
+  #childs: PipeEnds | undefined;
   #input: Socket | undefined;
   #streams: Socket[] = [];
 
-  constructor(withInput: boolean) {
+  constructor(withInput: boolean, adopted?: { keys: StdioKeys; ends: PipeEnds }) {
+    if (adopted !== undefined) {
+      this.keys = adopted.keys;
+      this.#own = adopted.ends;
+      return;
+    }
     const stdin = withInput ? pipe() : undefined;
     const stdout = pipe();
     const stderr = pipe();
@@ -82,6 +97,16 @@ export class PipeStdio implements UnitStdio {
       stdout: pipeKey(stdout.write),
       stderr: pipeKey(stderr.write),
     };
+  }
+
+  /** Pipes that a unit has already. */
+  static adopt(keys: StdioKeys, ends: PipeEnds): PipeStdio {
+    return new PipeStdio(false, { keys, ends });
+  }
+
+  get output(): StreamDescriptors | undefined {
+    const { stdout, stderr } = this.#own;
+    return stdout === undefined || stderr === undefined ? undefined : { stdout, stderr };
   }
 
   get childSide(): [number | 'ignore', number | 'ignore', number | 'ignore'] {
@@ -97,9 +122,12 @@ export class PipeStdio implements UnitStdio {
   }
 
   read(onData: (stream: OutputStream, piece: Buffer) => void, onEnd: () => void): void {
-    let open = 2;
+    let open = 0;
     for (const name of ['stdout', 'stderr'] as const) {
-      const stream = new Socket({ fd: this.#own[name], readable: true, writable: false });
+      const fd = this.#own[name];
+      if (fd === undefined) continue;
+      open += 1;
+      const stream = new Socket({ fd, readable: true, writable: false });
       this.#streams.push(stream);
       stream.on('data', (piece) => onData(name, piece as Buffer));
       stream.on('error', () => {});
@@ -141,15 +169,13 @@ export class TerminalStdio implements UnitStdio {
   readonly #master: number;
   /** Kept open: while no process of the unit has the terminal open, reading the master would fail. */
   readonly #slave: number;
-  readonly #size: TerminalSize;
   #streams: { input: Writable; output: Readable } | undefined;
 
-  private constructor(master: number, slave: number, size: TerminalSize) {
+  private constructor(master: number, slave: number, size?: TerminalSize) {
     this.#master = master;
     this.#slave = slave;
-    this.#size = size;
     this.keys = { kind: 'terminal', terminal: terminalKey(slave) };
-    this.resize(size);
+    if (size !== undefined) this.resize(size);
   }
 
   /** A pair of its own, for a restore. */
@@ -158,8 +184,8 @@ export class TerminalStdio implements UnitStdio {
     return new TerminalStdio(master, slave, size);
   }
 
-  /** For a master that was received from an OCI runtime. */
-  static adopt(master: number, devpts: string, size: TerminalSize): TerminalStdio {
+  /** For a master that exists already: from an OCI runtime, or of an earlier monitor. Without a size it keeps its own. */
+  static adopt(master: number, devpts: string, size?: TerminalSize): TerminalStdio {
     return new TerminalStdio(master, openSlave(devpts, terminalIndex(master)), size);
   }
 
@@ -187,9 +213,8 @@ export class TerminalStdio implements UnitStdio {
     setTerminalSize(this.#master, size);
   }
 
-  /** The size it was made with. */
-  get size(): TerminalSize {
-    return this.#size;
+  get output(): StreamDescriptors {
+    return { master: this.#master };
   }
 
   async finish(): Promise<void> {
@@ -198,6 +223,34 @@ export class TerminalStdio implements UnitStdio {
     if (this.#streams !== undefined) await closed(this.#streams.output, 1000);
     this.#streams?.input.destroy();
   }
+}
+
+/** What an adopted unit has when its terminal died with its monitor. */
+export class LostStdio implements UnitStdio {
+  readonly keys: StdioKeys;
+  readonly childSide = ['ignore', 'ignore', 'ignore'] as const;
+  readonly output = undefined;
+
+  constructor(plan: { terminal: boolean }, keys?: StdioKeys) {
+    const none = plan.terminal
+      ? { kind: 'terminal' as const, terminal: '' }
+      : { kind: 'pipes' as const, stdout: '', stderr: '' };
+    this.keys = keys ?? none;
+  }
+
+  releaseChildSide(): void {}
+
+  read(): void {}
+
+  write(): boolean {
+    return false;
+  }
+
+  endInput(): void {}
+
+  resize(): void {}
+
+  async finish(): Promise<void> {}
 }
 
 /** Waits until a stream is closed; closes it after `timeoutMs`. */

@@ -10,8 +10,16 @@ import { closeSync, openSync, readSync, rmSync, writeFileSync, writeSync } from 
 import { CairnError, messageOf } from '../errors.ts';
 import { Cgroup } from '../linux/cgroups.ts';
 import { close, duplicateTo } from '../linux/libc.ts';
-import { becomeSubreaper, type ExitStatus, reapChild, setThreadName } from '../linux/pidfd.ts';
-import { identityOf, readChildren, readStat } from '../linux/process.ts';
+import {
+  becomeSubreaper,
+  type ExitStatus,
+  openPidfd,
+  reapChild,
+  setThreadName,
+  signalPidfd,
+} from '../linux/pidfd.ts';
+import { identityOf, type ProcessIdentity, readChildren, readStat } from '../linux/process.ts';
+import { writeStreamHolder } from './held-streams.ts';
 import {
   type MonitorOrder,
   type MonitorPlan,
@@ -59,8 +67,9 @@ async function monitorUnit(plan: MonitorPlan, unit: StartedUnit): Promise<void> 
   if (init === undefined || monitor === undefined) throw new Error(`process ${pid} has vanished`);
   const cgroup = new Cgroup(plan.id);
   cgroup.limit({ pids: plan.pids });
-  const oomKillsBefore = cgroup.oomKills();
-  const record: StatusRecord = { init, monitor, bootId: bootId(), startedAt: Date.now() };
+  const oomKillsBefore = unit.adopted === undefined ? cgroup.oomKills() : 0;
+  const startedAt = unit.adopted?.startedAt ?? Date.now();
+  const record: StatusRecord = { init, monitor, bootId: bootId(), startedAt };
   let end: UnitEnd | undefined;
 
   using log = new UnitLog(plan.paths.logs, plan.logs);
@@ -69,8 +78,7 @@ async function monitorUnit(plan: MonitorPlan, unit: StartedUnit): Promise<void> 
     terminal: plan.terminal,
     end: () => end,
     signal: (signal) => {
-      // Not yet reaped, so the number is still that of our child.
-      if (end === undefined) process.kill(pid, signal);
+      if (end === undefined) sendSignal(init, signal);
     },
     write: (bytes) => stdio.write(bytes),
     endInput: () => stdio.endInput(),
@@ -82,6 +90,7 @@ async function monitorUnit(plan: MonitorPlan, unit: StartedUnit): Promise<void> 
   };
   stdio.read(onOutput, () => log.flush());
   writeStdioKeys(plan.paths.stdio, stdio.keys);
+  if (stdio.output !== undefined) writeStreamHolder(plan.paths.streams, stdio.output);
   await server.listen();
   await writeStatusRecord(plan.paths.status, record);
   if (unit.arriving !== undefined)
@@ -90,7 +99,7 @@ async function monitorUnit(plan: MonitorPlan, unit: StartedUnit): Promise<void> 
     });
   report({ started: true, pid });
 
-  const exit = await waitForChild(pid);
+  const exit = await (unit.adopted?.ended() ?? waitForChild(pid));
   await stdio.finish();
   log.flush();
   end = {
@@ -119,6 +128,17 @@ function whileArriving(
     console.error(`the memory of unit ${plan.id} has not arrived, it is killed: ${messageOf(error)}`);
     kill();
   });
+}
+
+/** A child that is not yet reaped keeps its number; one of another process may have lost it. */
+function sendSignal(to: ProcessIdentity, signal: number): void {
+  const pidfd = openPidfd(to.pid);
+  if (pidfd === undefined) return;
+  try {
+    if (identityOf(to.pid)?.startTime === to.startTime) signalPidfd(pidfd, signal);
+  } finally {
+    close(pidfd);
+  }
 }
 
 /** Waits for an adopted child, and lays to rest whatever else of the runtime or CRIU has been left to this process. */
@@ -196,7 +216,8 @@ async function begin(task: MonitorTask, plan: MonitorPlan): Promise<StartedUnit>
     const { restoreUnit } = await import('./monitor-restore.ts');
     return restoreUnit(plan, task.file);
   }
-  throw new Error(`a monitor cannot '${task.kind}'`);
+  const { adoptUnit } = await import('./monitor-adopt.ts');
+  return adoptUnit(plan, task.holder);
 }
 
 await main();

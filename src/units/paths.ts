@@ -36,6 +36,8 @@ export interface UnitPaths {
   arriving: string;
   /** Which descriptors of the unit lead to the monitor; see `monitor-stdio.ts`. */
   stdio: string;
+  /** Which descriptors of the monitor are the other ends of them; see `held-streams.ts`. */
+  streams: string;
 }
 
 /** The paths of a unit. */
@@ -58,6 +60,7 @@ export function unitPaths({ stateDirectory, runDirectory }: NodeDirectories, id:
     socket: path.join(run, 'monitor.sock'),
     arriving: path.join(run, 'arriving'),
     stdio: path.join(run, 'stdio.json'),
+    streams: path.join(run, 'streams.json'),
   };
 }
 

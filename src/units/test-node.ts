@@ -57,6 +57,7 @@ export class TestNode implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const id of this.units.list()) await (await this.units.open(id))?.remove();
     await this.units.sweep();
+    this.units.close();
     await removeBridge(this.units.bridge);
     unmountBelow(this.directory);
     rmSync(this.directory, { recursive: true, force: true });

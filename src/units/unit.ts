@@ -17,6 +17,7 @@ import type { OciConfiguration } from './bundle.ts';
 import { consoleKeys } from './console-keys.ts';
 import { type ExternalMount, externalMounts } from './external-mounts.ts';
 import { type ExecSession, type ExecSpec, execInUnit } from './exec.ts';
+import type { HeldStreams } from './held-streams.ts';
 import { type LogLine, type LogOptions, readLog } from './log-reader.ts';
 import { askMonitor, type Attachment, attachToMonitor, type MonitorLauncher } from './monitor-client.ts';
 import type { MonitorPlan, MonitorTask } from './monitor-plan.ts';
@@ -42,6 +43,8 @@ export interface UnitSurroundings {
   bridge: Bridge;
   addresses: Addresses;
   monitors: MonitorLauncher;
+  /** Output streams of the units, held for the case that a monitor is killed. */
+  streams: HeldStreams;
 }
 
 /** What leads out of a unit, as it has to be known for its restore. All of it is plain data. */
@@ -130,11 +133,15 @@ export class Unit {
       await this.#publish();
     }
     try {
-      await this.#around.monitors.launch(this.monitorPlan(size), task);
+      const held = task.kind === 'adopt' ? this.#around.streams.holderOf(this.id) : undefined;
+      const order = held === undefined ? task : { ...task, holder: held };
+      await this.#around.monitors.launch(this.monitorPlan(size), order);
     } catch (error) {
-      await this.withdraw();
+      // One that was to be adopted runs on, and its ports belong to it.
+      if (task.kind !== 'adopt') await this.withdraw();
       throw error;
     }
+    this.#around.streams.hold(this.id, this.paths.streams);
     return this.status();
   }
 
@@ -173,7 +180,10 @@ export class Unit {
 
   /** True while a monitor serves it. A unit that runs without one can be given one with `launch({ kind: 'adopt' })`. */
   async isMonitored(): Promise<boolean> {
-    return (await askMonitor(this.paths.socket, { op: 'status' }, { timeoutMs: 5000 })) !== undefined;
+    const answer = await askMonitor(this.paths.socket, { op: 'status' }, { timeoutMs: 5000 });
+    if (answer === undefined) return false;
+    if (!this.#around.streams.has(this.id)) this.#around.streams.hold(this.id, this.paths.streams);
+    return true;
   }
 
   /** Waits until its first process has ended. Throws the reason of the signal when that says stop. */
@@ -292,6 +302,7 @@ export class Unit {
   async release(): Promise<UnitEnd | undefined> {
     if (this.cgroup.exists()) await this.kill();
     await this.#waitForMonitor();
+    this.#around.streams.drop(this.id);
     await this.withdraw();
     await detachNetwork(this.id);
     unmountRootFileSystem(this.paths);

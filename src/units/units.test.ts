@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { mountsOf } from '../linux/mounts.ts';
-import { isAlive, readStatus } from '../linux/process.ts';
+import { isAlive, readStat, readStatus } from '../linux/process.ts';
 import { linkOf } from '../network/attach.ts';
+import type { Unit } from './unit.ts';
+import { Units } from './units.ts';
 import { readStatusRecord } from './unit-status.ts';
 import { eventually, outputOf, TestNode, testSpec, whyNoUnits } from './test-node.ts';
 
@@ -238,7 +241,7 @@ describe('units', { skip, timeout: 180_000 }, () => {
     await first.write(Buffer.from('stty size\n'));
     await eventually('new size', () => (/20 50\r\n/.test(text) ? true : undefined));
     await first.write(Buffer.from('sleep 1000\n'));
-    await eventually('foreground', async () => ((await unit.processes()).length === 2 ? true : undefined));
+    await inForeground(unit, 'sleep');
     first.detach();
     assert.deepEqual(await first.done, { kind: 'detached' });
 
@@ -299,6 +302,73 @@ describe('units', { skip, timeout: 180_000 }, () => {
     );
     await unit.sendSignal(9);
     assert.equal((await unit.waitExit(deadline())).signal, 9);
+    await unit.remove();
+  });
+
+  const killMonitor = async (unit: Unit) => {
+    const record = readStatusRecord(unit.paths.status);
+    assert.ok(record);
+    process.kill(record.monitor.pid, 'SIGKILL');
+    await eventually('dead', () => (isAlive(record.monitor) ? undefined : true));
+    assert.equal((await unit.status()).state, 'running', 'the unit does not depend on its monitor');
+    assert.equal(await unit.isMonitored(), false);
+  };
+
+  test('a unit whose monitor is killed gets another one: no output is lost, its end is known', async () => {
+    const unit = await node.start(
+      sh('i=0; while [ $i -lt 150 ]; do i=$((i+1)); echo $i; sleep 0.005; done; exit 6'),
+    );
+    const { startedAt } = await unit.status();
+    await eventually('output', async () => ((await outputOf(unit)).stdout.length > 10 ? true : undefined));
+    await killMonitor(unit);
+    await unit.launch({ kind: 'adopt' });
+    assert.equal(await unit.isMonitored(), true);
+    const status = await unit.waitExit(deadline());
+    assert.deepEqual([status.state, status.exitCode, status.startedAt], ['exited', 6, startedAt]);
+    const numbers = (await outputOf(unit)).stdout.trim().split('\n').map(Number);
+    // What the killed monitor had read and not yet written is gone; nothing of what comes later is.
+    assert.deepEqual(
+      numbers.slice(-200),
+      Array.from({ length: 200 }, (_, i) => 101 + i),
+    );
+    await unit.remove();
+  });
+
+  test('the pipes of a unit that nobody has held are opened anew', async () => {
+    const quiet = await node.start(sh('trap "echo bye; exit 7" USR1; while :; do sleep 0.05; done'));
+    const other = new Units({
+      stateDirectory: path.join(node.directory, 'state'),
+      runDirectory: path.join(node.directory, 'run'),
+      tools: { runc: quiet.runtime.program },
+      bridge: { name: node.units.bridge.name, subnet: '10.215.0.0/24' },
+    });
+    await killMonitor(quiet);
+    const found = await other.open(quiet.id);
+    await found?.launch({ kind: 'adopt' });
+    await quiet.sendSignal(constants.signals.SIGUSR1);
+    assert.equal((await quiet.waitExit(deadline())).exitCode, 7);
+    assert.equal((await outputOf(quiet)).stdout, 'bye\n');
+    other.close();
+    await quiet.remove();
+  });
+
+  test('a terminal outlives its monitor', async () => {
+    const unit = await node.prepare(['bash', '--norc', '--noprofile', '-i'], { terminal: true });
+    await unit.start({ columns: 77, rows: 22 });
+    await killMonitor(unit);
+    await unit.launch({ kind: 'adopt' });
+    using client = await unit.attach();
+    let text = '';
+    client.stdout.on('data', (bytes) => {
+      text += String(bytes);
+    });
+    await client.write(Buffer.from('stty size; sleep 100\n'));
+    await eventually('size', () => (/22 77\r\n/.test(text) ? true : undefined));
+    await inForeground(unit, 'sleep');
+    await client.write(Buffer.from('\x03'));
+    await client.write(Buffer.from('exit 8\n'));
+    const end = await within(client.done);
+    assert.equal(end.kind === 'exited' ? end.end.exitCode : undefined, 8);
     await unit.remove();
   });
 
@@ -374,6 +444,13 @@ describe('units', { skip, timeout: 180_000 }, () => {
     await unit.remove();
   });
 });
+
+/** A shell makes its child the foreground group of the terminal before the child becomes the program. */
+function inForeground(unit: Unit, program: string): Promise<true> {
+  return eventually(program, async () =>
+    (await unit.processes()).some((pid) => readStat(pid)?.name === program) ? true : undefined,
+  );
+}
 
 /** Rejects instead of waiting for ever. */
 function within<T>(promise: Promise<T>, timeoutMs = 15_000): Promise<T> {

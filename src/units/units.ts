@@ -8,6 +8,7 @@ import { Addresses, parseSubnet } from '../network/addresses.ts';
 import { type Bridge, defaultBridge, ensureBridge } from '../network/bridge.ts';
 import { writeDurably } from '../store/durable-file.ts';
 import { maskedDirectories, maskedFiles, ociConfiguration } from './bundle.ts';
+import { HeldStreams } from './held-streams.ts';
 import { loadImage } from './oci-image.ts';
 import { MonitorLauncher } from './monitor-client.ts';
 import { type NodeDirectories, runtimeRoot, type UnitPaths, unitPaths } from './paths.ts';
@@ -35,6 +36,7 @@ export class Units {
       bridge,
       addresses: new Addresses(path.join(options.stateDirectory, 'addresses'), bridge.subnet),
       monitors: new MonitorLauncher(options.tools.node),
+      streams: new HeldStreams(),
     };
   }
 
@@ -46,6 +48,7 @@ export class Units {
   /** Ends what was kept ready. Units run on. */
   close(): void {
     this.#around.monitors[Symbol.dispose]();
+    this.#around.streams[Symbol.dispose]();
   }
 
   get bridge(): Bridge {
