@@ -6,6 +6,7 @@ import type { Unit } from '../units/unit.ts';
 import type { Units } from '../units/units.ts';
 import { CapturePool } from './capture-pool.ts';
 import { clearLeftoverDump, leftoverDump } from './dump-process.ts';
+import { settleLayers } from './layer-swap.ts';
 import { type Preflight, preflightUnit } from './preflight.ts';
 import { removeCriuLocks, waitUntilThawed } from './thaw-check.ts';
 import { dumpDirectory } from './checkpoint-run.ts';
@@ -55,9 +56,10 @@ export class Checkpointer implements AsyncDisposable {
     return (await this.#store.readManifest(jobId, sequence)).jobDescription;
   }
 
-  /** After a start of the daemon: brings a unit in order of which its predecessor had a dump or a lazy restore under way. */
+  /** After a start of the daemon: brings a unit in order of which its predecessor had a dump or a restart under way. */
   async recover(unit: Unit): Promise<void> {
     await endLeftoverDump(unit);
+    await settleLayers(unit);
     const from = unit.arrivingFrom();
     if (from === undefined) return;
     // Without its monitor the rest of its memory will never come, and what touches it waits for ever.

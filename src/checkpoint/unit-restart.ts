@@ -1,4 +1,4 @@
-import { mkdirSync, renameSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import type { Criu } from '../criu/find.ts';
 import { CairnError } from '../errors.ts';
@@ -13,6 +13,7 @@ import type { Units } from '../units/units.ts';
 import type { CapturePool } from './capture-pool.ts';
 import type { CheckpointEvent, CheckpointPhase } from './events.ts';
 import type { RestoredEntry } from './layer-restore.ts';
+import { forgetLayer, nextLayer, putBackLayer, settleLayers, swapLayer } from './layer-swap.ts';
 import type { RestoreFacts } from './unit-image.ts';
 
 const arrivalPollMs = 200;
@@ -113,32 +114,25 @@ export class UnitRestarter {
         remedy: 'stop the job first, or restart it with --clone',
       });
     await existing.release();
+    // Left by a restart that was interrupted.
+    await settleLayers(existing);
     const { upper } = existing.paths;
-    const next = `${upper}.next`;
-    const before = `${upper}.before`;
-    // Left by a daemon that died in the middle: without `upper` the one before is the valid one.
-    rmSync(next, { recursive: true, force: true });
-    const unit = await this.#units.renew(spec);
+    const unit = await this.#units.renew(spec).catch(async (error: unknown) => {
+      await existing.release();
+      throw error;
+    });
     const putBack = async () => {
       await unit.release();
-      rmSync(next, { recursive: true, force: true });
-      rmSync(upper, { recursive: true, force: true });
-      renameSync(before, upper);
+      putBackLayer(upper);
     };
     try {
-      await this.#writeLayers(unit, next, image, signal);
-      rmSync(before, { recursive: true, force: true });
-      renameSync(upper, before);
-      renameSync(next, upper);
+      await this.#writeLayers(unit, nextLayer(upper), image, signal);
+      swapLayer(upper);
     } catch (error) {
-      await unit.release();
-      rmSync(next, { recursive: true, force: true });
+      await putBack();
       throw error;
     }
-    return {
-      unit,
-      undo: { run: putBack, forget: async () => rmSync(before, { recursive: true, force: true }) },
-    };
+    return { unit, undo: { run: putBack, forget: async () => forgetLayer(upper) } };
   }
 
   async #writeLayers(unit: Unit, upper: string, image: UnitImage, signal: AbortSignal): Promise<void> {

@@ -24,7 +24,7 @@ export async function reconcileJob<U extends JobUnit>(
   const { state } = job;
   if (unit !== undefined) {
     await unit.settle();
-    if (state.kind === 'checkpointing') await ports.checkpointer.recover(unit);
+    await ports.checkpointer.recover(unit);
     await unit.ensureMonitored().catch((error: unknown) => {
       record.tell({ kind: 'job-warning', message: `nobody keeps its output: ${messageOf(error)}` });
     });

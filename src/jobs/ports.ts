@@ -118,7 +118,7 @@ export interface JobCheckpointer<U extends JobUnit> {
   preflight(unit: U, options: { signal: AbortSignal }): Promise<PreflightAnswer>;
   checkpoint(request: CheckpointRequest<U>): Promise<CheckpointOutcome>;
   restart(request: RestartRequest): Promise<{ unit: U; timings: Record<string, number> }>;
-  /** After a start of the daemon: waits until a dump that was under way has let the unit go. */
+  /** After a start of the daemon: ends what its predecessor had begun with the unit, a dump or a restart. */
   recover(unit: U): Promise<unknown>;
   /** The description that the job had when the snapshot was taken. Errors: as reading a manifest. */
   jobDescription(jobId: string, sequence: number): Promise<unknown>;
