@@ -42,6 +42,14 @@ export async function collectBelongings(): Promise<Belongings> {
   return found;
 }
 
+/** What a run of tests has left behind. */
+export interface Leaks {
+  /** Certainly from this run. */
+  own: string[];
+  /** New since the start of the run, but another Cairn runs on this host and may be the one that made it. */
+  doubtful: string[];
+}
+
 /**
  * What is there now and was not before, and what carries the mark of this run: processes by their environment, files by
  * their place. Waits until nothing is left, at most `timeoutMs`: what a test has ended may need a moment to go.
@@ -49,16 +57,31 @@ export async function collectBelongings(): Promise<Belongings> {
 export async function findLeaks(
   before: Belongings,
   options: { runMark: string; temporary: string; timeoutMs: number },
-): Promise<string[]> {
+): Promise<Leaks> {
   const deadline = Date.now() + options.timeoutMs;
   for (;;) {
     const now = await collectBelongings();
-    const leaks = [...now].filter((one) => !before.has(one) && one !== `file ${options.temporary}`);
-    leaks.push(...processesOf(options.runMark));
-    for (const name of entries(options.temporary)) leaks.push(`temporary file ${options.temporary}/${name}`);
-    if (leaks.length === 0 || Date.now() > deadline) return leaks;
+    const fresh = [...now].filter((one) => !before.has(one) && one !== `file ${options.temporary}`);
+    const own = fresh.filter((one) => one.includes(`${options.temporary}/`));
+    const rest = fresh.filter((one) => !own.includes(one));
+    own.push(...processesOf(options.runMark));
+    for (const name of entries(options.temporary)) own.push(`temporary file ${options.temporary}/${name}`);
+    if (own.length + rest.length === 0 || Date.now() > deadline) {
+      return othersRun(options.runMark) ? { own, doubtful: rest } : { own: [...own, ...rest], doubtful: [] };
+    }
     await delay(100);
   }
+}
+
+/** Whether a daemon, a monitor or a test that is not of this run works on the host. */
+function othersRun(runMark: string): boolean {
+  return entries('/proc').some(
+    (pid) =>
+      /^\d+$/.test(pid) &&
+      Number(pid) !== process.pid &&
+      /\/src\/(cli\/main|units\/monitor)\.ts|\.test\.ts/.test(read(`/proc/${pid}/cmdline`)) &&
+      !read(`/proc/${pid}/environ`).includes(`CAIRN_TEST_RUN=${runMark}\0`),
+  );
 }
 
 function processesOf(runMark: string): string[] {

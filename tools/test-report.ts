@@ -33,6 +33,11 @@ export class TestReport {
     process.stdout.write(`FAILED  ${text}\n`);
   }
 
+  /** Something to know that is no failure. */
+  note(text: string): void {
+    process.stdout.write(`note    ${text}\n`);
+  }
+
   event(event: TestEvent): void {
     switch (event.type) {
       case 'test:pass':
