@@ -152,7 +152,7 @@ function fishScript(commands: readonly Command[]): string {
     if (argument !== '') lines.push(`${here} ${argument}`);
     for (const option of allOptions(command)) {
       const short = option.short === undefined ? '' : ` -s ${option.short}`;
-      const value = option.value === undefined ? '' : ` -r ${fishAction(option.completion)}`;
+      const value = option.value === undefined ? '' : ` -x ${fishAction(option.completion)}`;
       lines.push(`${here} -l ${option.name}${short}${value.trimEnd()} -d ${quote(option.description)}`);
     }
   }
@@ -164,7 +164,7 @@ function fishAction(completion: Completion | undefined): string {
     case undefined:
       return '';
     case 'file':
-      return '-F';
+      return "-a '(__fish_complete_path)'";
     case 'directory':
       return "-a '(__fish_complete_directories)'";
     case 'job':

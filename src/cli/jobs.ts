@@ -40,7 +40,7 @@ function jobTable(all: readonly Job[], now: number): string {
     job.name,
     job.id,
     describeState(job.state, now),
-    formatAge(job.state.since, now),
+    formatAge('startedAt' in job.state ? job.state.startedAt : job.state.since, now),
     job.checkpoints.lastAt === undefined ? '-' : formatAge(job.checkpoints.lastAt, now),
     String(job.restarts.total),
     shorten(formatCommand(job.description.command ?? []), 50),

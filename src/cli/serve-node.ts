@@ -1,4 +1,5 @@
 import { unlink } from 'node:fs/promises';
+import { flushCompileCache } from 'node:module';
 import { resolve } from 'node:path';
 import { destination, pino } from 'pino';
 import { listenOnSocket } from '../api/listen.ts';
@@ -41,6 +42,8 @@ export async function serveNode(options: ServeOptions): Promise<void> {
     const app = await createServer(node, { version: cairnVersion(), logger });
     await listenOnSocket(app, options.socket);
     logger.info({ socket: options.socket, state: options.stateDirectory }, 'the node serves');
+    // Otherwise it is written at the end, which may be a SIGKILL.
+    flushCompileCache();
     const signal = await stopped;
     logger.info({ signal }, 'the node stops; jobs run on');
     setTimeout(() => {
