@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { after, before, describe, it, type TestContext } from 'node:test';
+import { after, before, beforeEach, describe, it, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CairnError } from '../src/errors.ts';
 import { markVariable } from './support/faults-belongings.ts';
@@ -23,6 +23,8 @@ class Scene implements AsyncDisposable {
   readonly random: Random;
   /** How long the operation takes undisturbed. */
   durationMs = 0;
+  /** A round has failed: what it left would be blamed on the next test. */
+  spoiled = false;
 
   private constructor(node: NodeFixture, job: SteadyJob) {
     this.node = node;
@@ -52,11 +54,6 @@ class Scene implements AsyncDisposable {
     await delay(this.random.next() * ms * 1.05);
   }
 
-  /** Ends the daemon as a crash does, and starts the next one. */
-  async crashDaemon(): Promise<void> {
-    await this.node.endDaemon('SIGKILL');
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     await this.node[Symbol.asyncDispose]();
   }
@@ -79,16 +76,22 @@ async function rounds(
       const key = `${hit ? '' : 'missed, '}${outcome}`;
       outcomes.set(key, (outcomes.get(key) ?? 0) + 1);
     } catch (error) {
-      const log = scene.node.daemonLog().split('\n').slice(-25).join('\n');
-      throw new Error(`round ${number}, CAIRN_TEST_SEED=${seed}: ${(error as Error).message}\n${log}`, {
-        cause: error,
-      });
+      scene.spoiled = true;
+      const log = scene.node.daemonLog().split('\n').slice(-12).join('\n');
+      throw new Error(`round ${number}, CAIRN_TEST_SEED=${seed}: ${(error as Error).message}\n${log}`);
     }
   }
   const told = [...outcomes].map(([outcome, count]) => `${count} × ${outcome}`).join('; ');
   const line = `${hits} faults in ${number} rounds (seed ${seed}, ${Math.round(scene.durationMs)} ms): ${told}`;
   t.diagnostic(line);
   assert.ok(hits >= wanted, `only ${line}`);
+}
+
+/** After a failed test: another scene for the next one. */
+async function again(scene: Scene, prepare: () => Promise<void>): Promise<void> {
+  if (!scene.spoiled) return;
+  await scene[Symbol.asyncDispose]().catch(() => {});
+  await prepare();
 }
 
 function codeOf(outcome: Outcome): string {
@@ -100,13 +103,15 @@ function codeOf(outcome: Outcome): string {
 
 describe('faults of a checkpoint', () => {
   let scene: Scene;
-  before(async () => {
+  async function prepare(): Promise<void> {
     scene = await Scene.open();
     await scene.job.checkpoint();
     await scene.measure(() => scene.job.checkpoint());
     await scene.node.client.removeSnapshot('steady', 2);
     await scene.job.noteUsual('running');
-  });
+  }
+  before(prepare);
+  beforeEach(() => again(scene, prepare));
   after(() => scene?.[Symbol.asyncDispose]());
 
   /** The job runs, its network is open, its snapshots are whole, nothing is left, and the next checkpoint succeeds. */
@@ -158,7 +163,7 @@ describe('faults of a restart', () => {
   let scene: Scene;
   /** The first round of which the program tells after a restart: always the same. */
   let firstRound: number;
-  before(async () => {
+  async function prepare(): Promise<void> {
     scene = await Scene.open();
     const { job, node } = scene;
     const before = (await job.rounds(1)).at(-1) ?? 0;
@@ -173,7 +178,9 @@ describe('faults of a restart', () => {
     await job.noteUsual('running');
     await node.crash('steady');
     await job.noteUsual('resting');
-  });
+  }
+  before(prepare);
+  beforeEach(() => again(scene, prepare));
   after(() => scene?.[Symbol.asyncDispose]());
 
   /** The job was restarted and is right, or it rests as before and can be restarted; then it crashes again. */

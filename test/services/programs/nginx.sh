@@ -21,7 +21,7 @@ http {
 }
 CONF
 chmod 755 /srv/files /var/tmp/nginx
-nginx -c /var/tmp/nginx/nginx.conf -g 'daemon on;' 2> /dev/null
+nginx -c /var/tmp/nginx/nginx.conf -g 'daemon on;' 
 curl -sf http://127.0.0.1/health > /dev/null
 echo ready
 curl -sS --fail -o /var/tmp/got http://127.0.0.1/data || { echo "FAIL: curl ended with $?"; exit 1; }
@@ -29,7 +29,7 @@ echo downloaded
 [ "$(sha256sum < /var/tmp/got)" = "$expected" ] || { echo 'FAIL: the download differs'; exit 1; }
 # It still serves: new connections, reload, an orderly end.
 curl -sSf -H 'Range: bytes=100-199' http://127.0.0.1/data | cmp - <(tail -c +101 /srv/files/data | head -c 100) || { echo 'FAIL: a new download'; exit 1; }
-nginx -c /var/tmp/nginx/nginx.conf -s reload 2> /dev/null
+nginx -c /var/tmp/nginx/nginx.conf -s reload 
 curl -sSf http://127.0.0.1/health > /dev/null || { echo 'FAIL: after a reload'; exit 1; }
 echo PASS
 if [ -n "$STAY" ]; then exec sleep "$STAY"; fi
