@@ -185,4 +185,3 @@ describe('real programs', () => {
     });
   }
 });
-});
