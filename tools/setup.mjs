@@ -215,6 +215,8 @@ function installNodeModules(directory, architecture) {
       '--',
       'npm',
       'ci',
+      // Nothing that is used here needs one, and none shall run as root.
+      '--ignore-scripts',
       '--no-audit',
       '--no-fund',
     ],
