@@ -48,6 +48,17 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** `disk-full` (temporary) for an error of the system that says that no space is left; `undefined` for any other. */
+export function fullDiskError(error: unknown): CairnError | undefined {
+  const code = systemCode(error);
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return undefined;
+  return new CairnError('temporary', 'disk-full', `No space is left on the disk: ${messageOf(error)}`, {
+    remedy:
+      'Give the file system more space, or remove snapshots ("cairn snapshots") and jobs that are not needed.',
+    cause: error,
+  });
+}
+
 /** The `code` of a Node.js system error (`ENOENT` …), or `undefined`. */
 export function systemCode(error: unknown): string | undefined {
   if (error instanceof Error && 'code' in error && typeof error.code === 'string') return error.code;

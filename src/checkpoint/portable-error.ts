@@ -1,4 +1,4 @@
-import { CairnError, type ErrorClass, messageOf } from '../errors.ts';
+import { CairnError, type ErrorClass, fullDiskError, messageOf } from '../errors.ts';
 
 /** An error as it crosses from a worker. */
 export interface PortableError {
@@ -10,7 +10,8 @@ export interface PortableError {
   stack?: string;
 }
 
-export function portableError(error: unknown): PortableError {
+export function portableError(thrown: unknown): PortableError {
+  const error = fullDiskError(thrown) ?? thrown;
   if (error instanceof CairnError)
     return {
       message: error.message,

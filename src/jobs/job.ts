@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import Type from 'typebox';
 import { Compile } from 'typebox/compile';
-import { CairnError } from '../errors.ts';
+import { CairnError, fullDiskError } from '../errors.ts';
 import { JobDescription } from './description.ts';
 import { jobIdPattern, jobNamePattern } from './job-reference.ts';
 
@@ -328,7 +328,8 @@ export function newJobId(): string {
 }
 
 /** An error in the form in which it is kept and sent; one that is not expected becomes `internal`. */
-export function failureOf(error: unknown): Failure {
+export function failureOf(thrown: unknown): Failure {
+  const error = fullDiskError(thrown) ?? thrown;
   if (error instanceof CairnError) {
     return {
       class: error.class,

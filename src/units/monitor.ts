@@ -7,7 +7,8 @@
  */
 
 import { closeSync, openSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';
-import { CairnError, messageOf } from '../errors.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { CairnError, fullDiskError, messageOf } from '../errors.ts';
 import { Cgroup } from '../linux/cgroups.ts';
 import { close, duplicateTo } from '../linux/libc.ts';
 import {
@@ -35,8 +36,12 @@ import { type OutputStream, UnitLog } from './unit-log.ts';
 
 const orderFd = 3;
 
+let reported = false;
+
 /** Tells the starter, which may be gone already. */
 function report(message: MonitorReport): void {
+  if (reported) return;
+  reported = true;
   try {
     writeSync(orderFd, `${JSON.stringify(message)}\n`);
   } catch {
@@ -45,7 +50,8 @@ function report(message: MonitorReport): void {
   close(orderFd);
 }
 
-function reportError(error: unknown): void {
+function reportError(thrown: unknown): void {
+  const error = fullDiskError(thrown) ?? thrown;
   const known = error instanceof CairnError;
   report({
     started: false,
@@ -108,8 +114,20 @@ async function monitorUnit(plan: MonitorPlan, unit: StartedUnit): Promise<void> 
     ...(exit.signal === undefined ? {} : { signal: exit.signal }),
     oomKilled: cgroup.oomKills() > oomKillsBefore,
   };
-  await writeStatusRecord(plan.paths.status, { ...record, finished: end });
+  await writeEnd(plan.paths.status, { ...record, finished: end });
   await server.close();
+}
+
+/** How a unit ended must not be lost because the disk is full at that moment: waits until there is space, or the unit is removed. */
+async function writeEnd(file: string, record: StatusRecord): Promise<void> {
+  for (;;) {
+    try {
+      return await writeStatusRecord(file, record);
+    } catch (error) {
+      if (!(error instanceof CairnError) || error.code !== 'store-full') throw error;
+      await sleep(500);
+    }
+  }
 }
 
 /**
@@ -192,9 +210,7 @@ async function main(): Promise<void> {
   if (ready !== undefined) await ready.makeReady();
   const order = awaitOrder();
   if (order === undefined) return process.exit(0);
-  const log = openSync(order.log, 'a', 0o600);
-  for (const fd of [1, 2]) duplicateTo(log, fd);
-  closeSync(log);
+  writeMessagesTo(order.log);
   const plan = readMonitorPlan(order.plan);
   let unit: StartedUnit;
   try {
@@ -206,7 +222,26 @@ async function main(): Promise<void> {
   } finally {
     ready?.makeUnready();
   }
-  await monitorUnit(plan, unit);
+  try {
+    await monitorUnit(plan, unit);
+  } catch (error) {
+    if (reported) throw error;
+    // It cannot be looked after, and so it shall not run.
+    await new Cgroup(plan.id).kill().catch(() => {});
+    reportError(error);
+    process.exit(1);
+  }
+}
+
+/** Own messages go to a file from now on; without space for it, nowhere. */
+function writeMessagesTo(file: string): void {
+  try {
+    const log = openSync(file, 'a', 0o600);
+    for (const fd of [1, 2]) duplicateTo(log, fd);
+    closeSync(log);
+  } catch (error) {
+    if (fullDiskError(error) === undefined) throw error;
+  }
 }
 
 async function begin(task: MonitorTask, plan: MonitorPlan): Promise<StartedUnit> {

@@ -4,8 +4,9 @@
  * that it goes on in the next one of the same stream (kubernetes/design-proposals, "CRI: log management").
  */
 
-import { closeSync, fstatSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import path from 'node:path';
+import { fullDiskError } from '../errors.ts';
 
 export type OutputStream = 'stdout' | 'stderr';
 
@@ -25,6 +26,8 @@ export class UnitLog {
   readonly #files: number;
   #fd: number;
   #size: number;
+  /** Lines for which there was no space. */
+  #lost = 0;
   readonly #pending = new Map<OutputStream, Buffer>();
   #timer: NodeJS.Timeout | undefined;
 
@@ -88,15 +91,32 @@ export class UnitLog {
     this.#put(fitting);
   }
 
+  /** On a full disk the output is lost and counted: the unit, and who looks after it, must go on. */
   #put(lines: readonly Buffer[]): void {
-    const bytes = Buffer.concat(lines);
-    for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at);
+    let bytes = Buffer.concat(lines);
+    if (bytes.length === 0) return;
+    if (this.#lost > 0)
+      bytes = Buffer.concat([
+        Buffer.from(
+          `${timestamp()} stderr F cairn: the disk was full: ${this.#lost} lines of output are lost\n`,
+        ),
+        bytes,
+      ]);
+    try {
+      for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at);
+    } catch (error) {
+      if (fullDiskError(error) === undefined) throw error;
+      this.#lost += lines.length;
+      // The part of a line that found room.
+      ftruncateSync(this.#fd, this.#size);
+      return;
+    }
     this.#size += bytes.length;
+    this.#lost = 0;
   }
 
   #rotate(): void {
     const base = path.join(this.#directory, logName);
-    closeSync(this.#fd);
     const numbered = (n: number) => (n === 0 ? base : `${base}.${n}`);
     rmSync(numbered(this.#files - 1), { force: true });
     for (let n = this.#files - 2; n >= 0; n--) {
@@ -106,7 +126,17 @@ export class UnitLog {
         // There are not that many files yet.
       }
     }
-    this.#fd = openSync(base, 'a', 0o600);
+    let fd: number;
+    try {
+      fd = openSync(base, 'a', 0o600);
+    } catch (error) {
+      if (fullDiskError(error) === undefined) throw error;
+      // No room for another file: back under its name, and on in it.
+      renameSync(numbered(1), base);
+      return;
+    }
+    closeSync(this.#fd);
+    this.#fd = fd;
     this.#size = 0;
   }
 
