@@ -16,13 +16,35 @@ type EventAbout = NodeEvent extends infer E
 /** What changes besides the state, in the same write. */
 export type JobChanges = Partial<Pick<Job, 'restarts' | 'checkpoints' | 'description'>>;
 
-/** One job in the state of the node: the only place that changes it. Every change is durable before it is acted on. */
+/** Actions that say what has happened already: no failure to write them down can undo it. */
+const happened: ReadonlySet<JobAction['kind']> = new Set([
+  'started',
+  'start-failed',
+  'checkpointed',
+  'checkpoint-failed',
+  'resume',
+  'restarted',
+  'restart-failed',
+  'ended',
+  'retry-later',
+  'give-up',
+]);
+
+/** After which time a state that could not be written is tried again, in milliseconds. */
+const writeAgainMs = 1000;
+
+/**
+ * One job in the state of the node: the only place that changes it. Every change is durable before it is acted on; what has happened by
+ * itself is known at once, and written again and again if it cannot be written (a full disk). A daemon that ends before that finds out
+ * for itself, as after every interruption.
+ */
 export class JobRecord {
   readonly #state: State;
   readonly #clock: Clock;
   readonly #emit: (event: NodeEvent) => void;
   #job: Job;
   #revision: number;
+  #unwritten: Disposable | undefined;
 
   private constructor(ports: RecordPorts, job: Job, revision: number) {
     this.#state = ports.state;
@@ -72,19 +94,22 @@ export class JobRecord {
       }
       state = next;
     }
-    await this.#write({ ...this.#job, ...changes, state });
+    const next = { ...this.#job, ...changes, state };
+    if (actions.length > 0 && actions.every(({ kind }) => happened.has(kind))) await this.#note(next);
+    else await this.#write(next);
     if (actions.length > 0) this.tell({ kind: 'job-changed', state });
   }
 
   /** Sets the state to what was found, whatever it was. */
   async adopt(state: JobState): Promise<void> {
-    await this.#write({ ...this.#job, state });
+    await this.#note({ ...this.#job, state });
     this.tell({ kind: 'job-changed', state });
   }
 
   /** Deletes the job. */
   async delete(): Promise<void> {
     await this.#state.delete(prefix + this.#job.id);
+    this.#unwritten?.[Symbol.dispose]();
     this.tell({ kind: 'job-removed' });
   }
 
@@ -92,6 +117,19 @@ export class JobRecord {
   tell(event: EventAbout): void {
     const { id, name } = this.#job;
     this.#emit({ ...event, at: new Date(this.#clock.now()).toISOString(), job: id, name } as NodeEvent);
+  }
+
+  async #note(job: Job): Promise<void> {
+    try {
+      await this.#write(job);
+    } catch (error) {
+      if (!(error instanceof CairnError) || error.code !== 'state-write') throw error;
+      this.#job = job;
+      this.#unwritten ??= this.#clock.after(writeAgainMs, () => {
+        this.#unwritten = undefined;
+        void this.#note(this.#job).catch(() => {});
+      });
+    }
   }
 
   async #write(job: Job): Promise<void> {
@@ -104,6 +142,8 @@ export class JobRecord {
         { remedy: 'Try again.' },
       );
     }
+    this.#unwritten?.[Symbol.dispose]();
+    this.#unwritten = undefined;
     this.#revision = revision;
     this.#job = job;
   }
