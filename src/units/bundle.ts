@@ -44,6 +44,8 @@ export interface BundlePlaces {
   existing: ReadonlySet<string>;
   /** File systems of the host that are mounted below its root and shall be seen, read-only. */
   hostMounts: readonly string[];
+  /** Directories on those that must not be seen. */
+  coveredDirectories: readonly string[];
 }
 
 interface OciMount {
@@ -139,6 +141,7 @@ export function ociConfiguration(spec: UnitSpec, places: BundlePlaces): OciConfi
       { destination: '/sys', type: 'sysfs', source: 'sysfs', options: ['nosuid', 'noexec', 'nodev', 'ro'] },
       ...maskedDirectories.filter(exists).map((path) => bind(places.empty, path, 'ro')),
       ...places.hostMounts.map((path) => bind(path, path, 'ro')),
+      ...places.coveredDirectories.map((path) => bind(places.empty, path, 'ro')),
       ...spec.mounts.map((m) => bind(m.source, m.target, m.readonly ? 'ro' : 'rw')),
     ],
     linux: {

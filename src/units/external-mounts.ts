@@ -20,6 +20,8 @@ export interface BindMounts {
   binds: readonly { destination: string; source: string }[];
   /** Mounted devpts of the unit. */
   pts: string;
+  /** The mounts of the host: a bind whose destination is a symbolic link appears elsewhere and is known by its content. */
+  host: readonly Mount[];
 }
 
 /**
@@ -42,9 +44,27 @@ export function externalMounts(mounts: readonly Mount[], known: BindMounts): Ext
       found.push({ mountPoint, source: path.join('/dev', root) });
     } else if (root === '/null' && isBelow(mountPoint, '/proc')) {
       found.push({ mountPoint, source: '/dev/null' });
+    } else if (mountPoint !== '/') {
+      const same = binds.find(({ source }) => isSamePlace(mount, placeOf(source, known.host)));
+      if (same !== undefined) found.push({ mountPoint, source: same.source });
     }
   }
   return found;
+}
+
+/** The file system in which a path of the host lies, and where in it. */
+function placeOf(file: string, mounts: readonly Mount[]): Pick<Mount, 'device' | 'root'> | undefined {
+  // The last of the longest: a later mount covers an earlier one on the same place.
+  let best: Mount | undefined;
+  for (const mount of mounts) {
+    if (!isBelow(file, mount.mountPoint)) continue;
+    if (best === undefined || mount.mountPoint.length >= best.mountPoint.length) best = mount;
+  }
+  return best && { device: best.device, root: path.join(best.root, path.relative(best.mountPoint, file)) };
+}
+
+function isSamePlace(mount: Mount, place: Pick<Mount, 'device' | 'root'> | undefined): boolean {
+  return place !== undefined && mount.device === place.device && mount.root === place.root;
 }
 
 /** Arguments of `--external` for a dump. */

@@ -7,11 +7,13 @@
 import {
   chmodSync,
   chownSync,
+  existsSync,
   lstatSync,
   mkdirSync,
-  readdirSync,
   readFileSync,
+  readdirSync,
   realpathSync,
+  statSync,
   rmSync,
 } from 'node:fs';
 import { writeFileSync } from 'node:fs';
@@ -56,13 +58,24 @@ export function visibleHostMounts(mounts: readonly Mount[], hidden: readonly str
 }
 
 /**
- * Prepares the empty upper layer of a unit on the host's root: the directories that must not be seen are covered with
- * opaque ones. Nothing is done for other root file systems, which belong to the unit as they are.
+ * Directories that must not be seen and that lie on one of the visible mounts: the upper layer cannot cover them there,
+ * so an empty directory has to be mounted over them. (Of a host with a file system of its own for /var a unit sees no
+ * /var/tmp, and can write nothing to /var.)
+ */
+export function coveredDirectories(visible: readonly string[], hidden: readonly string[]): string[] {
+  const directories = emptiedDirectories(hidden).map(([directory]) => directory);
+  return directories.filter((directory) => visible.some((mount) => isBelow(directory, mount)));
+}
+
+/**
+ * Prepares the upper layer of a unit on the host's root: the directories that must not be seen are covered with opaque
+ * ones; those that the layer has already are left as they are. Not while the layer is mounted.
  */
 export function coverHostDirectories(upper: string, hidden: readonly string[]): void {
   for (const [directory, mode] of emptiedDirectories(hidden)) {
     const real = realDirectory(directory);
     if (real === undefined) continue;
+    if (lstatOf(path.join(upper, real)) !== undefined) continue;
     const covered = makeLike(upper, real);
     chmodSync(covered, mode);
     // trusted.overlay.opaque=y hides what the lower layers have here (Documentation/filesystems/overlayfs.rst).
@@ -78,6 +91,14 @@ function realDirectory(directory: string): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Gives an empty upper layer the owner and mode of the lower one's root: the root of an overlay has those of its upper layer. */
+export function copyRootAttributes(lower: string, upper: string): void {
+  if (readdirSync(upper).length > 0) return;
+  const { mode, uid, gid } = statSync(lower);
+  chownSync(upper, uid, gid);
+  chmodSync(upper, mode & 0o7777);
 }
 
 /** Makes the directory below `upper`, its ancestors with the owner and mode they have on the host. */
@@ -210,12 +231,12 @@ function hostResolver(): string | undefined {
   return undefined;
 }
 
-/** The host's files that a unit on the host's root sees as mounts of their own. */
-export function hostMountsFor(spec: UnitSpec, hidden: readonly string[]): string[] {
-  return spec.rootFileSystem.kind === 'host' ? visibleHostMounts(mountsOf(), hidden) : [];
-}
-
-/** True if nothing has been written into the upper layer yet. */
-export function isFresh(upper: string): boolean {
-  return readdirSync(upper).length === 0;
+/** What a unit on the host's root sees as mounts of their own, and what of that has to be covered again. */
+export function hostMountsFor(
+  spec: UnitSpec,
+  hidden: readonly string[],
+): { visible: string[]; covered: string[] } {
+  if (spec.rootFileSystem.kind !== 'host') return { visible: [], covered: [] };
+  const visible = visibleHostMounts(mountsOf(), hidden);
+  return { visible, covered: coveredDirectories(visible, hidden).filter((file) => existsSync(file)) };
 }

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { CairnError } from '../errors.ts';
 import { Cgroup } from '../linux/cgroups.ts';
 import { close } from '../linux/libc.ts';
-import { mountsOf } from '../linux/mounts.ts';
+import { isMountPoint, mountsOf } from '../linux/mounts.ts';
 import { openPidfd, signalPidfd } from '../linux/pidfd.ts';
 import { isAlive, readNamespaces } from '../linux/process.ts';
 import { bridgedNetwork, detachNetwork, type UnitNetwork } from '../network/attach.ts';
@@ -25,6 +25,7 @@ import type { SnapshotReference } from './monitor-start.ts';
 import { readStdioKeys, type StdioKeys } from './monitor-stdio.ts';
 import type { UnitPaths } from './paths.ts';
 import {
+  coverHostDirectories,
   mountRootFileSystem,
   mountShm,
   unmountRootFileSystem,
@@ -45,6 +46,8 @@ export interface UnitSurroundings {
   monitors: MonitorLauncher;
   /** Output streams of the units, held for the case that a monitor is killed. */
   streams: HeldStreams;
+  /** Directories of the host that no unit may see: those of the node itself. */
+  hidden: readonly string[];
 }
 
 /** What leads out of a unit, as it has to be known for its restore. All of it is plain data. */
@@ -101,7 +104,12 @@ export class Unit {
 
   /** Mounts the root file system, /dev/shm and /dev/pts. They may be mounted already. */
   mountRoot(): void {
-    mountRootFileSystem(this.paths, this.lower, this.spec.resources.memoryBytes);
+    const { rootFileSystem, resources } = this.spec;
+    // Also for a layer from a snapshot: on the node that it comes from other directories may have been hidden.
+    if (rootFileSystem.kind === 'host' && !isMountPoint(this.paths.rootfs)) {
+      coverHostDirectories(this.paths.upper, this.#around.hidden);
+    }
+    mountRootFileSystem(this.paths, this.lower, resources.memoryBytes);
   }
 
   /** Mounts only /dev/shm, so that a restore can fill it. */
@@ -342,7 +350,7 @@ export class Unit {
     if (pid === undefined || stdio === undefined) throw this.#notRunning();
     const binds = this.readBundle().mounts.filter((mount) => mount.type === 'bind');
     return {
-      mounts: externalMounts(mountsOf(pid), { binds, pts: this.paths.pts }),
+      mounts: externalMounts(mountsOf(pid), { binds, pts: this.paths.pts, host: mountsOf() }),
       stdio,
       consoleKeys: consoleKeys(stdio, await this.processes()),
       runtimeState: readRuntimeState(this.runtime, this.id),

@@ -12,7 +12,7 @@ import { HeldStreams } from './held-streams.ts';
 import { loadImage } from './oci-image.ts';
 import { MonitorLauncher } from './monitor-client.ts';
 import { type NodeDirectories, runtimeRoot, type UnitPaths, unitPaths } from './paths.ts';
-import { coverHostDirectories, hostMountsFor, isFresh } from './root-file-system.ts';
+import { copyRootAttributes, hostMountsFor } from './root-file-system.ts';
 import { isUnitId, parseUnitSpec, type UnitSpec } from './spec.ts';
 import { Unit, type UnitSurroundings } from './unit.ts';
 
@@ -27,6 +27,7 @@ export interface UnitsOptions extends NodeDirectories {
 export class Units {
   readonly #options: UnitsOptions;
   readonly #around: UnitSurroundings;
+  #bridging: Promise<void> = Promise.resolve();
 
   constructor(options: UnitsOptions) {
     this.#options = options;
@@ -37,6 +38,7 @@ export class Units {
       addresses: new Addresses(path.join(options.stateDirectory, 'addresses'), bridge.subnet),
       monitors: new MonitorLauncher(options.tools.node),
       streams: new HeldStreams(),
+      hidden: [options.stateDirectory, options.runDirectory],
     };
   }
 
@@ -105,16 +107,15 @@ export class Units {
       mkdirSync(directory, { recursive: true, mode: directory === paths.upper ? 0o755 : 0o700 });
     }
     const unit = await this.#unit(spec, paths, true);
-    if (isFresh(paths.upper) && spec.rootFileSystem.kind === 'host') {
-      coverHostDirectories(paths.upper, this.#hidden());
-    }
+    copyRootAttributes(unit.lower, paths.upper);
     unit.cgroup.create();
     unit.cgroup.restrictDevices();
     // The limit of tasks comes later; see `MonitorPlan`.
     unit.cgroup.limit({ ...spec.resources, pids: undefined });
-    if (unit.address !== undefined) await ensureBridge(this.bridge);
+    if (unit.address !== undefined) await this.#ensureBridge();
     const empty = path.join(this.#options.runDirectory, 'empty');
     mkdirSync(empty, { recursive: true, mode: 0o555 });
+    const { visible, covered } = hostMountsFor(spec, this.#around.hidden);
     const configuration = ociConfiguration(spec, {
       architecture: process.arch,
       rootfs: paths.rootfs,
@@ -123,7 +124,8 @@ export class Units {
       empty,
       cgroupPath: unit.cgroup.path,
       existing: new Set([...maskedFiles, ...maskedDirectories].filter((file) => existsSync(file))),
-      hostMounts: hostMountsFor(spec, this.#hidden()),
+      hostMounts: visible,
+      coveredDirectories: covered,
     });
     writeFileSync(path.join(paths.bundle, 'config.json'), JSON.stringify(configuration, null, 1), {
       mode: 0o600,
@@ -131,9 +133,11 @@ export class Units {
     return unit;
   }
 
-  /** Directories of the host that no unit may see. */
-  #hidden(): string[] {
-    return [this.#options.stateDirectory, this.#options.runDirectory];
+  /** One at a time: two would both find the rules missing, and add them. */
+  #ensureBridge(): Promise<void> {
+    const next = this.#bridging.then(() => ensureBridge(this.bridge));
+    this.#bridging = next.catch(() => {});
+    return next;
   }
 
   async #unit(spec: UnitSpec, paths: UnitPaths, allocate: boolean): Promise<Unit> {
