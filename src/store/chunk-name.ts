@@ -16,7 +16,8 @@ export class ChunkNamer {
   /** Sets `name` and `key` to those of `bytes` (shared memory too). */
   compute(bytes: Uint8Array): void {
     this.#hasher.reset();
-    this.name.set(this.#hasher.update(bytes).digestBuffer());
+    // Its types ask for a Buffer; every Uint8Array is one to it.
+    this.name.set(this.#hasher.update(bytes as Buffer).digestBuffer());
   }
 
   /** Sets `name` and `key` to a name known from elsewhere. */

@@ -202,5 +202,9 @@ function decrypt(encryption: Uint8Array, ordinal: number, sealed: Uint8Array): B
 }
 
 function mac(keys: FileKeys, bytes: Uint8Array): Buffer {
-  return Blake3Hasher.newKeyed(keys.authentication).update(bytes).digestBuffer().subarray(0, macBytes);
+  // Its types ask for a Buffer; every Uint8Array is one to it.
+  return Blake3Hasher.newKeyed(keys.authentication)
+    .update(bytes as Buffer)
+    .digestBuffer()
+    .subarray(0, macBytes);
 }
