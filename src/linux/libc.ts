@@ -340,6 +340,12 @@ export function ioctl(fd: number, request: number, argument: Bytes | number | bi
   return checked(result, 'ioctl');
 }
 
+/** Takes a shared lock on an open file for as long as it stays open (flock(2)); waits while somebody has an exclusive one. */
+export function shareLockFile(fd: number): void {
+  const shared = 1;
+  checked(libc().flock(fd, shared), 'flock');
+}
+
 /** Takes an exclusive lock on an open file for as long as it stays open (flock(2)); false if somebody else has it. */
 export function tryLockFile(fd: number): boolean {
   const [exclusive, nonBlocking] = [2, 4];

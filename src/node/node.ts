@@ -11,6 +11,7 @@ import { type JobCheckpointer, systemClock } from '../jobs/ports.ts';
 import { findRuntime } from '../linux/find-program.ts';
 import { Store } from '../store/store.ts';
 import { Units } from '../units/units.ts';
+import { settleUserfaultfd } from '../units/userfaultfd-permission.ts';
 import { NodeUnit, NodeUnits } from './node-unit.ts';
 import { specifyUnit } from './specify-unit.ts';
 import { cairnVersion } from './version.ts';
@@ -82,6 +83,7 @@ export class Node implements AsyncDisposable {
       events,
     });
     owned.defer(() => jobs.close());
+    settleUserfaultfd();
     for (const id of await units.sweep()) warn(events, `removed the remains of the unfinished unit ${id}`);
     await jobs.recover();
     warnOfOrphans(events, units, jobs);

@@ -1,6 +1,5 @@
 /** The helpers of a restore that does not wait for memory: our page server, and `criu lazy-pages` that asks it. */
 
-import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { explainFailure } from '../criu/explain.ts';
 import { lazyPagesCommand } from '../criu/lazy-pages-command.ts';
@@ -108,20 +107,4 @@ async function readable(fd: number): Promise<void> {
   } finally {
     stream.destroy();
   }
-}
-
-const sysctl = '/proc/sys/vm/unprivileged_userfaultfd';
-
-/**
- * Lets processes in a user namespace make a userfaultfd, which a lazy restore needs, until disposed. The kernel asks for
- * CAP_SYS_PTRACE in the first user namespace otherwise, which no unit has.
- */
-export function permitUserfaultfd(): Disposable {
-  const before = readFileSync(sysctl, 'utf8').trim();
-  if (before === '0') writeFileSync(sysctl, '1');
-  return {
-    [Symbol.dispose]: () => {
-      if (before === '0') writeFileSync(sysctl, '0');
-    },
-  };
 }

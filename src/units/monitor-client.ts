@@ -1,6 +1,7 @@
 /** Starting a monitor, and talking to one. */
 
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
 import path from 'node:path';
@@ -12,6 +13,7 @@ import type { MonitorOrder, MonitorPlan, MonitorReport, MonitorTask } from './mo
 import type { MonitorAnswer, MonitorRequest } from './monitor-protocol.ts';
 import type { TerminalSize } from './terminal.ts';
 import type { UnitEnd } from './unit-status.ts';
+import { settleUserfaultfd } from './userfaultfd-permission.ts';
 
 /** Small heaps: a monitor moves bytes and keeps none. */
 const nodeFlags = [
@@ -21,6 +23,8 @@ const nodeFlags = [
 ];
 
 const startTimeoutMs = 60_000;
+/** From the end of a monitor's report to its own. */
+const exitTimeoutMs = 2000;
 const replenishAfterMs = 500;
 /** Where Node.js keeps what it has compiled; in nobody's reach but root's. */
 const compileCache = '/var/cache/cairn/compiled';
@@ -61,13 +65,7 @@ export class MonitorLauncher implements Disposable {
     const line = await reportOf(child, timeoutMs);
     child.unref();
     this.#replenishLater();
-    if (line === undefined)
-      throw new CairnError(
-        'environment',
-        'monitor-failed',
-        `The monitor of ${plan.id} has ended without a report.`,
-        { remedy: `See ${log}.` },
-      );
+    if (line === undefined) throw await withoutReport(child, plan.id, log);
     const report = JSON.parse(line) as MonitorReport;
     if (report.started) return report.pid;
     const { error } = report;
@@ -141,6 +139,32 @@ async function reportOf(child: ReturnType<typeof spawn>, timeoutMs: number): Pro
   }
   const end = text.indexOf('\n');
   return end < 0 ? undefined : text.slice(0, end);
+}
+
+/** Whoever kills a monitor must try again; one that ends by itself lacks something. */
+async function withoutReport(child: WaitingMonitor, unit: string, log: string): Promise<CairnError> {
+  if (child.exitCode === null && child.signalCode === null)
+    await once(child, 'exit', { signal: AbortSignal.timeout(exitTimeoutMs) }).catch(() => {});
+  // What it held in this moment it cannot give back any more.
+  settleUserfaultfd();
+  const { signalCode } = child;
+  if (signalCode !== null)
+    return new CairnError(
+      'temporary',
+      'monitor-killed',
+      `The monitor of ${unit} was ended by ${signalCode}.`,
+      {
+        remedy: 'Try again.',
+      },
+    );
+  return new CairnError(
+    'environment',
+    'monitor-failed',
+    `The monitor of ${unit} has ended without a report.`,
+    {
+      remedy: `See ${log}.`,
+    },
+  );
 }
 
 function timeout(timeoutMs: number): CairnError {

@@ -14,7 +14,7 @@ import { identityOf } from '../linux/process.ts';
 import { Program, type ProgramEnd } from '../linux/spawn.ts';
 import { attachNetwork, releaseNetwork } from '../network/attach.ts';
 import { restoreExternals } from './external-mounts.ts';
-import { LazyMemory, permitUserfaultfd } from './lazy-restore.ts';
+import { LazyMemory } from './lazy-restore.ts';
 import type { MonitorPlan } from './monitor-plan.ts';
 import type { SnapshotReference, StartedUnit } from './monitor-start.ts';
 import { PipeStdio, type StdioKeys, TerminalStdio, type UnitStdio } from './monitor-stdio.ts';
@@ -23,6 +23,7 @@ import { shareVerification, verifyEntries } from './restore-images.ts';
 import { RestoreHandshake } from './restore-handshake.ts';
 import { makeServingReady, makeServingUnready, RestoreServing } from './restore-serving.ts';
 import { adaptRuntimeState, writeRuntimeState } from './runtime.ts';
+import { permitUserfaultfd } from './userfaultfd-permission.ts';
 
 /** Prepares what every restore needs, before it is known what will be restored. */
 export async function makeReady(): Promise<void> {
@@ -37,32 +38,6 @@ export function makeUnready(): void {
 /** Makes the standard streams that a restored unit gets in place of those it was saved with. */
 export function createRestoreStdio(plan: MonitorPlan): UnitStdio {
   return plan.terminal ? TerminalStdio.open(plan.paths.pts, plan.size) : new PipeStdio(plan.stdin);
-}
-
-/** A descriptor of this process that stands for one in the images. */
-export interface Inherited {
-  /** `pipe:[INODE]`, `tty[RDEV:DEV]`. */
-  resource: string;
-  fd: number;
-}
-
-/**
- * What of the new standard streams stands for which descriptor in the images. Every resource needs a descriptor number of
- * its own in CRIU, even where several are the same terminal.
- */
-export function inheritedStreams(
-  saved: StdioKeys,
-  consoleKeys: readonly string[],
-  stdio: UnitStdio,
-): Inherited[] {
-  const streams = stdio.childSide;
-  const resources =
-    saved.kind === 'terminal'
-      ? [...new Set([saved.terminal, ...consoleKeys])].map((resource) => ({ resource, fd: streams[0] }))
-      : [saved.stdin, saved.stdout, saved.stderr].map((resource, i) => ({ resource, fd: streams[i] }));
-  return resources.filter(
-    (entry): entry is Inherited => entry.resource !== undefined && typeof entry.fd === 'number',
-  );
 }
 
 /**
