@@ -1,6 +1,8 @@
 /** The `ip` program of iproute2. */
 
 import { CairnError, systemCode } from '../errors.ts';
+import { insideNamespace } from './namespace.ts';
+import { readStat } from './process.ts';
 import { lastLines, type ProgramResult, runProgram } from './run-program.ts';
 
 /** Where commands act: this network namespace, or the one of a process. */
@@ -29,24 +31,28 @@ export async function listLinks(place: NetworkPlace = {}): Promise<string[]> {
     .filter((name): name is string => name !== undefined && name !== 'lo');
 }
 
-/** Runs a program here, or by nsenter(1) in the network namespace of a process. */
+/**
+ * Runs a program here, or in the network namespace of a process. Throws `unit-not-running` (argument) if that process is gone.
+ */
 export async function runInNetwork(
   program: string,
   argv: readonly string[],
   input: string,
   place: NetworkPlace,
 ): Promise<ProgramResult> {
-  const inside = place.pid === undefined ? [] : [`--net=/proc/${place.pid}/ns/net`, program];
-  const command = place.pid === undefined ? program : 'nsenter';
+  const { pid, signal } = place;
+  const run = () => runProgram(program, argv, { input, ...(signal === undefined ? {} : { signal }) });
   try {
-    return await runProgram(command, [...inside, ...argv], {
-      input,
-      ...(place.signal === undefined ? {} : { signal: place.signal }),
-    });
+    // A child is in the namespace of the thread that starts it, so the thread enters it just for that; nsenter(1) would be
+    // one more program to load while a unit waits.
+    return await (pid === undefined ? run() : insideNamespace(`/proc/${pid}/ns/net`, 'net', run));
   } catch (error) {
     if (systemCode(error) !== 'ENOENT') throw error;
-    throw new CairnError('environment', 'program-missing', `The program ${command} is not installed.`, {
-      remedy: 'sudo apt-get install iproute2 nftables util-linux',
+    if (pid !== undefined && readStat(pid) === undefined) {
+      throw new CairnError('argument', 'unit-not-running', `The process ${pid} has ended.`, { cause: error });
+    }
+    throw new CairnError('environment', 'program-missing', `The program ${program} is not installed.`, {
+      remedy: 'sudo apt-get install iproute2 nftables',
       cause: error,
     });
   }
