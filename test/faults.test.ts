@@ -1,243 +1,309 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
-import { after, before, beforeEach, describe, it, type TestContext } from 'node:test';
+import { existsSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { CairnError } from '../src/errors.ts';
-import { markVariable } from './support/faults-belongings.ts';
-import { type Outcome, outcomeOf, SteadyJob } from './support/faults-job.ts';
-import { Random } from './support/faults-random.ts';
-import { criuOf, dumpingCriu, killProcess, restoringMonitor } from './support/faults-victims.ts';
+import { DaemonWorkers, debuggableEnvironment } from './support/daemon-workers.ts';
 import { NodeFixture } from './support/node-fixture.ts';
+import { nodeProcesses } from './support/node-processes.ts';
+import { until } from './support/poll.ts';
+import { SeededRandom } from './support/random-moments.ts';
+import { mustRun, type Result, runCommand } from './support/run-command.ts';
+import { serviceMounts, servicePrograms } from './support/service.ts';
 
-// Whatever dies at whatever moment of a checkpoint or of a restart: the job runs on, or is exactly as before; older snapshots are whole;
-// nothing is left behind. The moments are chosen by chance; CAIRN_TEST_SEED brings them back.
+// Something dies at a random moment of a checkpoint or of a restart. The job must run on (or be exactly as before), older
+// snapshots must be valid, nothing may be left. The job watches itself (programs/witness.py): had it been damaged, it would end.
 
-/** Faults of each kind that must have hit an operation that was under way. */
-const wanted = process.env['CAIRN_SOAK'] === '1' ? 20 : 5;
-const mebibytes = 32;
+const rounds = process.env.CAIRN_SOAK === '1' ? 200 : 20;
 
-/** A node with one job and one snapshot of it. */
-class Scene implements AsyncDisposable {
-  readonly node: NodeFixture;
-  readonly job: SteadyJob;
-  readonly random: Random;
-  /** How long the operation takes undisturbed. */
-  durationMs = 0;
-  /** A round has failed: what it left would be blamed on the next test. */
-  spoiled = false;
-
-  private constructor(node: NodeFixture, job: SteadyJob) {
-    this.node = node;
-    this.job = job;
-    this.random = new Random();
-  }
-
-  static async open(): Promise<Scene> {
-    const mark = randomBytes(8).toString('hex');
-    const node = await NodeFixture.start({ environment: { [markVariable]: mark } });
-    try {
-      return new Scene(node, await SteadyJob.start(node, 'steady', mark, mebibytes));
-    } catch (error) {
-      await node[Symbol.asyncDispose]().catch(() => {});
-      throw error;
-    }
-  }
-
-  async measure(operation: () => Promise<unknown>): Promise<void> {
-    const started = performance.now();
-    await operation();
-    this.durationMs = performance.now() - started;
-  }
-
-  /** A random part of `ms`, a little more than all of it at most. */
-  async someTime(ms: number): Promise<void> {
-    await delay(this.random.next() * ms * 1.05);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.node[Symbol.asyncDispose]();
-  }
+/** Starts a witness and takes its first snapshot. */
+async function startWitness(node: NodeFixture, job: string): Promise<void> {
+  const { options } = await serviceMounts(node, job);
+  await node.run(job, options, ['/usr/bin/python3', `${servicePrograms}/witness.py`, '4001']);
+  await node.waitOutput(job, /^ready/);
+  await node.checkpoint(job);
 }
 
-/** Repeats a round until so many faults as are wanted have hit, and says what came of them. */
-async function rounds(
-  t: TestContext,
-  scene: Scene,
-  round: (number: number) => Promise<{ hit: boolean; outcome: string }>,
-): Promise<void> {
-  const { seed } = scene.random;
-  const outcomes = new Map<string, number>();
-  let hits = 0;
-  let number = 0;
-  for (; hits < wanted && number < wanted * 4; number++) {
-    try {
-      const { hit, outcome } = await round(number);
-      if (hit) hits++;
-      const key = `${hit ? '' : 'missed, '}${outcome}`;
-      outcomes.set(key, (outcomes.get(key) ?? 0) + 1);
-    } catch (error) {
-      scene.spoiled = true;
-      const log = scene.node.daemonLog().split('\n').slice(-12).join('\n');
-      throw new Error(`round ${number}, CAIRN_TEST_SEED=${seed}: ${(error as Error).message}\n${log}`);
-    }
-  }
-  const told = [...outcomes].map(([outcome, count]) => `${count} × ${outcome}`).join('; ');
-  const line = `${hits} faults in ${number} rounds (seed ${seed}, ${Math.round(scene.durationMs)} ms): ${told}`;
-  t.diagnostic(line);
-  assert.ok(hits >= wanted, `only ${line}`);
+async function lastCount(node: NodeFixture, job: string): Promise<number> {
+  return Number((await node.output(job)).filter((line) => /^\d+$/.test(line)).at(-1) ?? 0);
 }
 
-/** After a failed test: another scene for the next one. */
-async function again(scene: Scene, prepare: () => Promise<void>): Promise<void> {
-  if (!scene.spoiled) return;
-  await scene[Symbol.asyncDispose]().catch(() => {});
-  await prepare();
+/** The job works, its network is open, and no CRIU is left. */
+async function runsOn(node: NodeFixture, job: string): Promise<void> {
+  await until(`${job} is running`, async () => (await node.state(job)) === 'running', { timeoutMs: 10_000 });
+  const count = await lastCount(node, job);
+  await until(`${job} works`, async () => (await lastCount(node, job)) > count, { timeoutMs: 10_000 }).catch(
+    async (error: Error) => {
+      const { stderr } = await node.cairn(['logs', '--tail', '5', job]);
+      throw new Error(`${error.message}: ${JSON.stringify((await node.details(job)).job.state)}\n${stderr}`);
+    },
+  );
+  await until('no CRIU is left', () => nodeProcesses(node, 'criu').length === 0, { timeoutMs: 10_000 });
+  const { unit } = await node.details(job);
+  assert.ok(unit?.pid);
+  const tables = await mustRun(['nsenter', `--net=/proc/${unit.pid}/ns/net`, 'nft', 'list', 'tables']);
+  assert.equal(tables, '', 'the network of the job is locked');
 }
 
-function codeOf(outcome: Outcome): string {
-  if (outcome.kind === 'done') return 'done';
-  // Whatever is disturbed must be told as an expected failure.
-  assert.ok(outcome.error instanceof CairnError, `not an expected failure: ${outcome.error.stack}`);
-  return outcome.error.code;
+/** How long a thing takes that was done once without a fault, to choose moments in it. */
+async function timeOf(work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await work();
+  return performance.now() - start;
 }
 
-describe('faults of a checkpoint', () => {
-  let scene: Scene;
-  async function prepare(): Promise<void> {
-    scene = await Scene.open();
-    await scene.job.checkpoint();
-    await scene.measure(() => scene.job.checkpoint());
-    await scene.node.client.removeSnapshot('steady', 2);
-    await scene.job.noteUsual('running');
-  }
-  before(prepare);
-  beforeEach(() => again(scene, prepare));
-  after(() => scene?.[Symbol.asyncDispose]());
-
-  /** The job runs, its network is open, its snapshots are whole, nothing is left, and the next checkpoint succeeds. */
-  async function asBefore(): Promise<void> {
-    const { node, job } = scene;
-    await node.waitState('steady', 'running');
-    await job.provesItself();
-    await job.nothingLeft('running');
-    const { snapshots } = await node.client.verify({}, { onProgress: () => {} });
-    for (const { sequence, valid, damage } of snapshots)
-      assert.ok(valid, `snapshot ${sequence} is damaged: ${damage.join('; ')}`);
-    assert.equal(snapshots[0]?.sequence, 1, 'the older snapshot is missing');
-    for (const { sequence } of snapshots)
-      if (sequence > 1) await node.client.removeSnapshot('steady', sequence);
-  }
-
-  it('R19 R21 SIGKILL of the daemon', async (t) => {
-    await rounds(t, scene, async () => {
-      const { node, job } = scene;
-      const running = outcomeOf(job.checkpoint());
-      await scene.someTime(scene.durationMs);
-      await node.endDaemon('SIGKILL');
-      const outcome = await running;
-      await node.startDaemon();
-      await asBefore();
-      return { hit: outcome.kind === 'failed', outcome: codeOf(outcome) };
-    });
+describe('faults', () => {
+  let node: NodeFixture;
+  before(async () => {
+    node = await NodeFixture.start({ environment: debuggableEnvironment });
   });
+  after(() => node?.[Symbol.asyncDispose]());
 
-  it('R19 R21 SIGKILL of CRIU', async (t) => {
-    let criuMs = scene.durationMs / 2;
-    await rounds(t, scene, async () => {
-      const { node, job } = scene;
-      const over = new AbortController();
-      const running = outcomeOf(job.checkpoint()).finally(() => over.abort());
-      const criu = await dumpingCriu(node.runDirectory, job.unit, over.signal);
-      const seen = performance.now();
-      await scene.someTime(criuMs);
-      const hit = criu !== undefined && killProcess(criu);
-      if (!hit) criuMs = Math.min(criuMs, (performance.now() - seen) * 0.95);
-      const outcome = await running;
-      await asBefore();
-      return { hit, outcome: codeOf(outcome) };
-    });
-  });
-});
-
-describe('faults of a restart', () => {
-  let scene: Scene;
-  /** The first round of which the program tells after a restart: always the same. */
-  let firstRound: number;
-  async function prepare(): Promise<void> {
-    scene = await Scene.open();
-    const { job, node } = scene;
-    const before = (await job.rounds(1)).at(-1) ?? 0;
-    await job.checkpoint();
-    await job.provesItself();
-    await node.crash('steady');
-    const lines = (await job.rounds()).length;
-    await scene.measure(() => job.restart());
-    firstRound = await job.firstRoundAfter(lines);
-    assert.ok(firstRound > before, `the restart went on at round ${firstRound}, before the snapshot`);
-    await job.provesItself();
-    await job.noteUsual('running');
-    await node.crash('steady');
-    await job.noteUsual('resting');
-  }
-  before(prepare);
-  beforeEach(() => again(scene, prepare));
-  after(() => scene?.[Symbol.asyncDispose]());
-
-  /** The job was restarted and is right, or it rests as before and can be restarted; then it crashes again. */
-  async function restartedOrAsBefore(lines: number): Promise<string> {
-    const { node, job } = scene;
-    const state = await node.state('steady');
-    if (state !== 'running') {
-      assert.equal(state, 'crashed');
-      await job.nothingLeft('resting');
-      const { snapshots } = await node.client.verify({}, { onProgress: () => {} });
-      assert.deepEqual(
-        snapshots.map(({ sequence, valid }) => ({ sequence, valid })),
-        [{ sequence: 1, valid: true }],
+  /** One fault at `rounds` random moments of a checkpoint. `strike` returns once the fault has been made. */
+  async function duringCheckpoints(
+    t: TestContext,
+    job: string,
+    strike: (random: SeededRandom) => Promise<void>,
+  ): Promise<void> {
+    const random = new SeededRandom();
+    t.diagnostic(`CAIRN_SEED=${random.seed}`);
+    await startWitness(node, job);
+    const usualMs = await timeOf(() => node.checkpoint(job));
+    const { unit } = await node.details(job);
+    let failed = 0;
+    for (let round = 0; round < rounds; round++) {
+      const known = (await node.details(job)).snapshots.map(({ sequence }) => sequence);
+      const checkpoint = node.cairn(['checkpoint', '--json', job]);
+      await delay(random.next() * usualMs);
+      await strike(random);
+      const result: Result = await checkpoint;
+      if (result.code !== 0) failed++;
+      await runsOn(node, job);
+      const now = await node.details(job);
+      assert.equal(now.unit?.pid, unit?.pid, 'the job is another one');
+      const sequences = now.snapshots.map(({ sequence }) => sequence);
+      for (const sequence of known) assert.ok(sequences.includes(sequence), `snapshot ${sequence} is gone`);
+      if (result.code === 0)
+        assert.ok(sequences.length > known.length, 'it said that it had saved, and there is no snapshot');
+      assert.ok(
+        now.snapshots.every(({ state }) => state === 'local'),
+        JSON.stringify(now.snapshots),
       );
-      await job.restart();
+      if (round % 5 === 4) await node.verifyAll();
     }
-    assert.equal(await job.firstRoundAfter(lines), firstRound, 'it did not go on where the snapshot was');
-    await job.provesItself();
-    await job.nothingLeft('running');
-    await node.crash('steady');
-    return state;
+    t.diagnostic(`${failed} of ${rounds} checkpoints failed`);
+    await node.verifyAll();
+    await node.crash(job);
+    await node.restart(job);
+    await runsOn(node, job);
+    await node.remove(job);
   }
 
-  it('R19 R23 SIGKILL of the daemon', async (t) => {
-    await rounds(t, scene, async () => {
-      const { node, job } = scene;
-      const lines = (await job.rounds()).length;
-      const running = outcomeOf(job.restart());
-      await scene.someTime(scene.durationMs);
-      await node.endDaemon('SIGKILL');
-      const outcome = await running;
-      await node.startDaemon();
-      const state = await restartedOrAsBefore(lines);
-      return { hit: outcome.kind === 'failed', outcome: `${codeOf(outcome)}, then ${state}` };
+  /** One fault at `rounds` random moments of a restart. */
+  async function duringRestarts(
+    t: TestContext,
+    job: string,
+    strike: (random: SeededRandom) => Promise<void>,
+  ): Promise<void> {
+    const random = new SeededRandom();
+    t.diagnostic(`CAIRN_SEED=${random.seed}`);
+    await startWitness(node, job);
+    await node.crash(job);
+    const usualMs = await timeOf(() => node.restart(job));
+    let failed = 0;
+    for (let round = 0; round < rounds; round++) {
+      if ((await node.state(job)) === 'running') await node.crash(job);
+      const restart = node.cairn(['restart', '--json', job]);
+      await delay(random.next() * usualMs);
+      await strike(random);
+      const result = await restart;
+      // Running, or exactly as before; never something in between.
+      const settled = await until(
+        'the job is in order again',
+        async () => {
+          const { state } = (await node.details(job)).job;
+          return ['running', 'crashed'].includes(state.kind) && state.kind;
+        },
+        { timeoutMs: 20_000 },
+      );
+      if (settled === 'crashed') {
+        failed++;
+        assert.deepEqual(
+          (await node.details(job)).unit?.processes ?? [],
+          [],
+          'a job that does not run has processes',
+        );
+      } else {
+        await runsOn(node, job);
+      }
+      if (result.code === 0 && settled === 'crashed') {
+        // It ran and was hit afterwards; the job ended by the fault, not by the restart.
+        t.diagnostic(`round ${round}: ended after a successful restart`);
+      }
+      assert.ok(
+        (await node.details(job)).snapshots.some(
+          ({ sequence, state }) => sequence === 1 && state === 'local',
+        ),
+      );
+    }
+    t.diagnostic(`${failed} of ${rounds} restarts failed`);
+    await node.verifyAll();
+    if ((await node.state(job)) !== 'running') await node.restart(job);
+    await runsOn(node, job);
+    await node.remove(job);
+  }
+
+  const killDaemon = async (): Promise<void> => {
+    await node.endDaemon('SIGKILL');
+    await node.startDaemon();
+  };
+
+  /** SIGKILL for a process of the node of this kind, if there is one within the next second. */
+  const killOne =
+    (kind: 'criu' | 'monitor') =>
+    async (random: SeededRandom): Promise<void> => {
+      for (let i = 0; i < 100; i++) {
+        const processes = nodeProcesses(node, kind);
+        const victim = processes[random.integer(0, Math.max(1, processes.length))];
+        if (victim !== undefined) {
+          await delay(random.next() * 50);
+          // Looked up again: the number may be another's by now.
+          if (
+            nodeProcesses(node, kind).some(
+              ({ pid, command }) => pid === victim.pid && command === victim.command,
+            )
+          ) {
+            process.kill(victim.pid, 'SIGKILL');
+          }
+          return;
+        }
+        await delay(5);
+      }
+    };
+
+  it(`R19 SIGKILL of the daemon at ${rounds} random moments of a checkpoint`, (t) =>
+    duringCheckpoints(t, 'daemon-dies', killDaemon));
+  it(`R19 SIGKILL of the daemon at ${rounds} random moments of a restart`, (t) =>
+    duringRestarts(t, 'daemon-dies-restart', killDaemon));
+  it(`R19 SIGKILL of CRIU at ${rounds} random moments of a checkpoint`, (t) =>
+    duringCheckpoints(t, 'criu-dies', killOne('criu')));
+  it(`R19 SIGKILL of CRIU at ${rounds} random moments of a restart`, (t) =>
+    duringRestarts(t, 'criu-dies-restart', killOne('criu')));
+  it(`R19 SIGKILL of the monitor that serves the image, at ${rounds} random moments of a restart`, (t) =>
+    duringRestarts(t, 'monitor-dies-restart', killOne('monitor')));
+  it(`R19 the end of a worker at ${rounds} random moments of a checkpoint`, async (t) => {
+    const ended = new Map<string, number>();
+    await duringCheckpoints(t, 'worker-dies', async (random) => {
+      using workers = await DaemonWorkers.attach(node);
+      await workers.someRun();
+      const name = workers.end(random.integer(0, 1000)) ?? 'none';
+      ended.set(name, (ended.get(name) ?? 0) + 1);
+      await delay(20); // the message is on its way
     });
+    t.diagnostic(`ended: ${JSON.stringify(Object.fromEntries(ended))}`);
+    assert.ok((ended.get('none') ?? 0) < rounds, 'no worker was ever reached');
+  });
+});
+
+describe('a full file system', () => {
+  let node: NodeFixture;
+  let place: string;
+  before(async () => {
+    place = await mkdtemp(path.join(tmpdir(), 'cairn-full'));
+    await mustRun(['mount', '-t', 'tmpfs', '-o', 'size=256m,mode=0700', 'cairn-test', place]);
+    await mkdir(path.join(place, 'state'));
+    node = await NodeFixture.start({ stateDirectory: path.join(place, 'state') });
+  });
+  after(async () => {
+    try {
+      await node?.[Symbol.asyncDispose]();
+    } finally {
+      await runCommand(['umount', place]);
+      await rm(place, { recursive: true, force: true });
+    }
   });
 
-  for (const victim of ['CRIU', 'the monitor that serves the images'] as const)
-    it(`R19 R23 SIGKILL of ${victim}`, async (t) => {
-      let lifeMs = scene.durationMs;
-      await rounds(t, scene, async () => {
-        const { node, job } = scene;
-        const lines = (await job.rounds()).length;
-        const over = new AbortController();
-        const running = outcomeOf(job.restart()).finally(() => over.abort());
-        const monitor = await restoringMonitor(node.runDirectory, job.unit, node.pid, over.signal);
-        const process =
-          victim === 'CRIU' && monitor !== undefined
-            ? await criuOf(monitor, 'restore', over.signal)
-            : monitor;
-        const seen = performance.now();
-        await Promise.race([scene.someTime(lifeMs), running]);
-        const hit = process !== undefined && !over.signal.aborted && killProcess(process);
-        if (!hit) lifeMs = Math.min(lifeMs, (performance.now() - seen) * 0.95);
-        const outcome = await running;
-        const state = await restartedOrAsBefore(lines);
-        return { hit, outcome: `${codeOf(outcome)}, then ${state}` };
-      });
-    });
+  /** Leaves so many bytes free, and gives them back at the end. */
+  const fill = (freeBytes: number): Disposable => {
+    const { bavail, bsize } = statfsSync(place);
+    const ballast = path.join(place, 'ballast');
+    writeFileSync(ballast, Buffer.alloc(Math.max(0, bavail * bsize - freeBytes), 1));
+    return { [Symbol.dispose]: () => rmSync(ballast) };
+  };
+
+  it(`R19 the store is full at ${rounds} random moments of a checkpoint`, async (t) => {
+    const random = new SeededRandom();
+    t.diagnostic(`CAIRN_SEED=${random.seed}`);
+    await startWitness(node, 'full');
+    let failed = 0;
+    for (let round = 0; round < rounds; round++) {
+      // New content each time: 8 MiB in the writable layer.
+      await mustNodeExec(node, 'full', 'head -c 8388608 /dev/urandom > /var/tmp/new');
+      const known = (await node.details('full')).snapshots.length;
+      {
+        using _ = fill(random.integer(0, 14 * 1024 ** 2));
+        const result = await node.cairn(['checkpoint', '--json', 'full']);
+        if (result.code !== 0) {
+          failed++;
+          const { error } = JSON.parse(result.stderr);
+          assert.deepEqual([error.class, error.code], ['temporary', 'store-full'], result.stderr);
+        }
+        await runsOn(node, 'full');
+        const { snapshots } = await node.details('full');
+        assert.equal(snapshots.length, known + (result.code === 0 ? 1 : 0));
+      }
+      await node.verifyAll();
+      // Keeps the file system from filling for good.
+      const { snapshots } = await node.details('full');
+      if (snapshots.length > 4) {
+        await node.crash('full');
+        await node.remove('full');
+        await startWitness(node, 'full');
+      }
+    }
+    t.diagnostic(`${failed} of ${rounds} checkpoints failed`);
+    assert.ok(
+      failed > 0 && failed < rounds,
+      `${failed} of ${rounds} checkpoints failed: the space was never short, or always`,
+    );
+    await node.remove('full');
+  });
+
+  it(`R19 the file system is full at ${rounds} random moments of a restart`, async (t) => {
+    const random = new SeededRandom();
+    t.diagnostic(`CAIRN_SEED=${random.seed}`);
+    await startWitness(node, 'full-restart');
+    await mustNodeExec(node, 'full-restart', 'head -c 8388608 /dev/urandom > /var/tmp/new');
+    const { sequence } = await node.checkpoint('full-restart');
+    await node.crash('full-restart');
+    let failed = 0;
+    for (let round = 0; round < rounds; round++) {
+      {
+        using _ = fill(random.integer(0, 12 * 1024 ** 2));
+        const result = await node.cairn(['restart', '--json', `full-restart@${sequence}`]);
+        if (result.code !== 0) {
+          failed++;
+          assert.equal(JSON.parse(result.stderr).error.class, 'temporary', result.stderr);
+          assert.equal(await node.state('full-restart'), 'crashed');
+        }
+      }
+      if ((await node.state('full-restart')) === 'running') {
+        await runsOn(node, 'full-restart');
+        await node.crash('full-restart');
+      }
+    }
+    t.diagnostic(`${failed} of ${rounds} restarts failed`);
+    await node.verifyAll();
+    await node.restart(`full-restart@${sequence}`);
+    await runsOn(node, 'full-restart');
+    assert.ok(!existsSync(path.join(place, 'ballast')));
+    await node.remove('full-restart');
+  });
 });
+
+async function mustNodeExec(node: NodeFixture, job: string, script: string): Promise<void> {
+  const result = await node.cairn(['exec', job, '--', '/bin/sh', '-c', script]);
+  assert.equal(result.code, 0, result.stderr);
+}

@@ -36,8 +36,9 @@ export async function belongings(of: BelongingsOf): Promise<string[]> {
   for (const link of list(`/sys/class/net/${of.bridge}/brif`)) found.push(`interface ${link}`);
   for (const pid of list('/proc')) if (/^\d+$/.test(pid)) found.push(...processOf(Number(pid), of));
   for (const file of filesBelow(runDirectory, points)) found.push(`file ${file}`);
+  // How it ended last: forgotten when a restart begins; the job knows it too.
   for (const file of list(path.join(stateDirectory, 'units', unit)))
-    found.push(`file ${stateDirectory}/units/${unit}/${file}`);
+    if (file !== 'status.json') found.push(`file ${stateDirectory}/units/${unit}/${file}`);
   for (const file of filesBelow(path.join(stateDirectory, 'store/incoming'), [])) found.push(`file ${file}`);
   for (const file of filesBelow(
     stateDirectory,
