@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { findProgram } from '../linux/find-program.ts';
 import { unmountBelow } from '../linux/mounts.ts';
+import { readStat } from '../linux/process.ts';
 import { removeBridge } from '../network/bridge.ts';
 import { defaultCapabilities } from './bundle.ts';
 import { newUnitId, type UnitSpec } from './spec.ts';
@@ -105,4 +106,26 @@ export async function eventually<T>(
     if (performance.now() > deadline) throw new Error(`waited in vain for: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
+}
+
+/** A shell makes its child the foreground group of the terminal before the child becomes the program. */
+export function inForeground(unit: Unit, program: string): Promise<true> {
+  return eventually(program, async () =>
+    (await unit.processes()).some((pid) => readStat(pid)?.name === program) ? true : undefined,
+  );
+}
+
+/** Rejects instead of waiting for ever. */
+export function within<T>(promise: Promise<T>, timeoutMs = 15_000): Promise<T> {
+  const late = new Promise<never>((_, reject) => {
+    setTimeout(() => reject(new Error(`not within ${timeoutMs} ms`)), timeoutMs).unref();
+  });
+  return Promise.race([promise, late]);
+}
+
+/** All of a stream as text. */
+export async function textOf(stream: AsyncIterable<unknown>): Promise<string> {
+  let text = '';
+  for await (const bytes of stream) text += String(bytes);
+  return text;
 }
