@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import path from 'node:path';
 import type { Criu } from '../criu/find.ts';
 import { CairnError } from '../errors.ts';
@@ -88,7 +89,9 @@ export class CheckpointRun implements AsyncDisposable {
       this.#request.onEvent({ kind: 'warning', message: describeObstacle(warning) });
     timings.preflightMs = this.#elapsed();
 
-    const writer = await this.#store.begin(job.id, sequence);
+    const writer = this.#store.begin(job.id, sequence, {
+      expectedBytes: preflight.estimate.memoryBytes,
+    });
     using _pin = await this.#pinBefore();
     try {
       await this.#begin(writer);
@@ -233,8 +236,10 @@ export class CheckpointRun implements AsyncDisposable {
     if (then === 'continue') return dump.release();
     if (then === 'stop') return keepStopped(unit.id, preflight.pids, preflight.stopped, () => dump.release());
     // Killed while frozen: no instruction is executed after the moment that was saved.
-    await unit.kill();
+    // Only the signal at first: as long as CRIU traces them, nobody can take the dead away.
+    await unit.sendSignal(constants.signals.SIGKILL);
     await dump.abort();
+    await unit.kill();
   }
 
   /** Whatever made the dump fail: the processes must run, and their network must be open. */

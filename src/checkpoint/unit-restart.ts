@@ -190,7 +190,7 @@ export class UnitRestarter {
 export function releaseWhenWhole(unit: Unit, held: AsyncDisposable): void {
   const look = async () => {
     if (unit.arrivingFrom() !== undefined && (await unit.status()).state === 'running') {
-      setTimeout(look, arrivalPollMs).unref();
+      setTimeout(() => void look(), arrivalPollMs).unref();
       return;
     }
     await held[Symbol.asyncDispose]();

@@ -173,8 +173,11 @@ async function runCriu(
     return { pid };
   }
   const whileArriving = held.move();
-  const whole = lazy.memory.whole().finally(() => whileArriving.disposeAsync());
-  return { pid, arriving: { snapshot: lazy.snapshot, whole } };
+  const bringRest = async () => {
+    await using _ = whileArriving;
+    await lazy.memory.whole();
+  };
+  return { pid, arriving: { snapshot: lazy.snapshot, whole: bringRest() } };
 }
 
 function criuFailure(log: string, end: ProgramEnd): CairnError {

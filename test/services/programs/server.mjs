@@ -17,7 +17,7 @@ function echo(line) {
   });
 }
 
-createServer(async (request, response) => {
+async function answer(request, response) {
   const url = new URL(request.url, 'http://server');
   const name = url.searchParams.get('name') ?? '';
   if (url.pathname === '/add') {
@@ -42,4 +42,6 @@ createServer(async (request, response) => {
   } else {
     response.writeHead(404).end();
   }
-}).listen(8080, () => console.log('ready'));
+}
+
+createServer((request, response) => void answer(request, response)).listen(8080, () => console.log('ready'));
