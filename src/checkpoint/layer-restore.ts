@@ -58,6 +58,7 @@ export function restoreLayer(root: string, entries: readonly RestoredEntry[], re
 }
 
 function checkPath(path: string): void {
+  if (path === '.') return;
   const parts = path.split('/');
   if (parts.some((part) => part === '' || part === '.' || part === '..') || path.includes('\0'))
     throw new CairnError('permanent', 'layer-damaged', `the layer holds the path ${JSON.stringify(path)}`);
@@ -67,7 +68,7 @@ function create(base: string, path: string, entry: RestoredEntry, reader: ChunkR
   const bytes = bytesOfPath(path);
   switch (entry.type) {
     case 'directory':
-      mkdirSync(bytes, { mode: 0o700 });
+      if (entry.path !== '.') mkdirSync(bytes, { mode: 0o700 });
       return;
     case 'file':
       writeContent(bytes, entry, reader, buffer);

@@ -13,7 +13,7 @@ export type ScannedEntry = Omit<LayerEntry, 'content'>;
 const overlayOnly = new Set(['origin', 'impure', 'nlink', 'upper', 'protattr', 'uuid']);
 
 /**
- * Lists everything below a directory, parents before children, in a stable order.
+ * Lists a directory (as `.`) and everything below it, parents before children, in a stable order.
  *
  * Names are bytes to the kernel: paths are given as latin1 strings, one character for each byte. A file that vanishes
  * while the scan runs is left out.
@@ -22,6 +22,9 @@ export function scanLayer(root: string): ScannedEntry[] {
   const found: ScannedEntry[] = [];
   const firstPath = new Map<string, string>();
   const base = Buffer.from(root, 'utf8').toString('latin1');
+  const own = describe('');
+  // The directory itself: the root of an overlay has its owner and mode.
+  if (own !== undefined) found.push({ ...own, path: '.' });
   walk('');
   return found;
 

@@ -62,7 +62,11 @@ test('R09 a writable layer comes back with owners, modes, times, links, attribut
   setTimes(at('a/b/plain'), 1_700_000_000_123_456_789n, 1_700_000_000_123_456_789n);
   setTimes(at('a/b'), 1_600_000_000_000_000_001n, 1_600_000_000_000_000_001n);
 
+  execFileSync('chmod', ['1751', from.directory]);
+
   restoreLayer(to.directory, withContents(from.directory), noReader);
+
+  assert.equal(statSync(to.directory).mode & 0o7777, 0o1751);
 
   assert.deepEqual(comparable(to.directory), comparable(from.directory));
   const restored = path.join(to.directory, 'a/b/plain');
