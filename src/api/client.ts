@@ -1,4 +1,4 @@
-import { type ClientRequest, type IncomingMessage, request } from 'node:http';
+import type { ClientRequest, IncomingMessage } from 'node:http';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { CairnError, type ErrorClass, messageOf, systemCode } from '../errors.ts';
@@ -24,6 +24,10 @@ import type {
   VerifyResult,
   WaitResult,
 } from './schemas.ts';
+
+// An import of node:http asks for everything that it exports, also WebSocket, for which Node.js then loads all of undici: several times
+// what the rest of a command takes.
+const { request } = process.getBuiltinModule('node:http');
 
 /** Hears of the progress of an operation; may break it off. */
 export interface ClientOperation {

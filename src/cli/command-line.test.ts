@@ -134,14 +134,21 @@ test('the client loads nothing that only the daemon needs', async () => {
      const { runCommandLine } = await import(${JSON.stringify(new URL('./run-command-line.ts', import.meta.url).href)});
      process.env.CAIRN_RUN = '/nonexistent';
      await runCommandLine(['checkpoint', 'x']);
-     console.log(JSON.stringify(seen));`,
+     console.log(JSON.stringify([...seen, ...process.moduleLoadList]));`,
   ]);
   const seen: string[] = JSON.parse(stdout);
   assert.deepEqual(
     seen.filter((url) => url.includes('node_modules')),
     [],
   );
-  assert.ok(seen.length > 5 && seen.length < 25, `${seen.length} files`);
+  const files = seen.filter((url) => url.startsWith('file:'));
+  assert.ok(files.length > 5 && files.length < 25, `${files.length} files`);
+  // Takes several times what the rest of a command takes.
+  assert.deepEqual(
+    seen.filter((name) => name.includes('undici/undici')),
+    [],
+  );
+  assert.ok(seen.some((name) => name.includes('_http_client')));
 });
 
 test('completion knows every command and option in every shell', async (t) => {
