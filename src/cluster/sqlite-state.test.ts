@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -79,6 +79,15 @@ test('SQLite state refuses a second process on the same file', async () => {
   let output = '';
   for await (const chunk of child.stdout) output += String(chunk);
   assert.equal(output.trim(), 'state-locked');
+});
+
+test('H06 SQLite state can be read by its owner only', async () => {
+  await using directory = await temporaryDirectory();
+  await using state = SqliteState.open(join(directory.path, 'node.db'));
+  await state.put('a', 1);
+  for (const name of await readdir(directory.path)) {
+    assert.equal((await stat(join(directory.path, name))).mode & 0o077, 0, name);
+  }
 });
 
 test('SQLite state refuses a version that it does not know', async () => {

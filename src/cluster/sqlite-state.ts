@@ -1,9 +1,13 @@
+import { closeSync, openSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { CairnError, messageOf } from '../errors.ts';
 import type { Json, State, StateChange, StateEntry } from './state.ts';
 
 /** Version of the tables; a database with another one is refused. */
 const schemaVersion = 1;
+
+/** A path that names no file: the state is gone when it is closed. For tests. */
+export const inMemory = ':memory:';
 
 /** Result code of SQLite when another process holds the lock. */
 const sqliteBusy = 5;
@@ -45,6 +49,8 @@ export class SqliteState implements State {
   static open(path: string): SqliteState {
     let database: DatabaseSync | undefined;
     try {
+      // SQLite would make it readable for all; its own further files get the mode of this one.
+      if (path !== inMemory) closeSync(openSync(path, 'a', 0o600));
       database = new DatabaseSync(path, { timeout: 0 });
       database.exec('PRAGMA locking_mode = EXCLUSIVE');
       database.exec('PRAGMA journal_mode = WAL');

@@ -1,5 +1,5 @@
 import { PassThrough } from 'node:stream';
-import { SqliteState } from '../cluster/sqlite-state.ts';
+import { inMemory, SqliteState } from '../cluster/sqlite-state.ts';
 import type { Json, State } from '../cluster/state.ts';
 import { CairnError } from '../errors.ts';
 import type { SnapshotHeader } from '../store/manifest.ts';
@@ -81,7 +81,7 @@ export class FakeNode implements AsyncDisposable {
   readonly events: NodeEvent[] = [];
   readonly script: Script = {};
   sweeps = 0;
-  readonly #state: State = SqliteState.open(':memory:');
+  readonly #state: State = SqliteState.open(inMemory);
 
   /** A daemon. With `dieAt` it hangs for good at that point: as SIGKILL would leave it. Points are before and after each effect. */
   daemon(
