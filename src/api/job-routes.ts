@@ -1,4 +1,5 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox';
+import type { FastifyReply } from 'fastify';
 import Type from 'typebox';
 import { CairnError } from '../errors.ts';
 import { exitCodeOf } from '../jobs/job.ts';
@@ -54,7 +55,10 @@ export const jobRoutes: FastifyPluginAsyncTypebox<{ node: ServedNode }> = async 
     },
     // The jobs room has the better messages.
     validatorCompiler: () => () => true,
-    handler: async (request, reply) => reply.code(201).send(await jobs.run(request.body)),
+    handler: async (request, reply) => {
+      const signal = untilGone(reply);
+      return reply.code(201).send(await jobs.run(request.body, { signal }));
+    },
   });
 
   app.route({
@@ -178,9 +182,7 @@ export const jobRoutes: FastifyPluginAsyncTypebox<{ node: ServedNode }> = async 
       response: { 200: WaitResult, ...failed },
     },
     handler: async (request, reply): Promise<WaitResult> => {
-      const gone = new AbortController();
-      reply.raw.on('close', () => gone.abort());
-      const job = await jobs.waitUntilFinal(request.params.job, gone.signal);
+      const job = await jobs.waitUntilFinal(request.params.job, untilGone(reply));
       return { job, exitCode: exitCodeOf(job.state) };
     },
   });
@@ -276,6 +278,13 @@ export const jobRoutes: FastifyPluginAsyncTypebox<{ node: ServedNode }> = async 
     },
   });
 };
+
+/** Aborts when the client goes away before it has its answer. */
+function untilGone(reply: FastifyReply): AbortSignal {
+  const gone = new AbortController();
+  reply.raw.on('close', () => gone.abort());
+  return gone.signal;
+}
 
 /** Error of everything that needs the unit of a job which has none. */
 export function withoutUnit(name: string, state: string): CairnError {

@@ -76,7 +76,8 @@ async function followOutput(context: CommandContext, job: Job, fromStart: boolea
     return waitForEnd(context, job);
   })();
   following.catch(() => {});
-  return Promise.race([following, leaving.promise]);
+  // Awaited here: the signals are passed on until then.
+  return await Promise.race([following, leaving.promise]);
 }
 
 function show(context: CommandContext, line: Parameters<typeof showLine>[0]): void {

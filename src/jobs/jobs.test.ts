@@ -63,6 +63,16 @@ test('a job that cannot be started does not exist', async () => {
   assert.equal(node.units.size, 0);
 });
 
+test('a job whose user went away while it was being started does not exist', async () => {
+  await using node = new FakeNode();
+  const { jobs } = node.daemon();
+  const gone = new AbortController();
+  node.script.start = () => gone.abort();
+  await assert.rejects(jobs.run(sleeper, { signal: gone.signal }), isError('aborted'));
+  assert.deepEqual(jobs.list(), []);
+  assert.equal(node.units.size, 0);
+});
+
 test('R20 a checkpoint continues, stops or terminates the job', async () => {
   await using node = new FakeNode();
   const { jobs } = node.daemon();

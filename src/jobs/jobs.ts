@@ -7,6 +7,7 @@ import { JobController, type OperationOptions } from './job-controller.ts';
 import { JobRecord } from './job-record.ts';
 import { checkJobName } from './job-reference.ts';
 import type { RestartOutcome } from './job-restart.ts';
+import { abortError } from './operation-queue.ts';
 import type { JobsPorts, JobUnit } from './ports.ts';
 import { defaultJobName } from './unit-spec.ts';
 
@@ -85,6 +86,8 @@ export class Jobs<U extends JobUnit> {
     const controller = this.#adopt(await JobRecord.create(this.#ports, job));
     try {
       await controller.start(options.signal);
+      // Nobody has heard of it, and nobody will.
+      if (options.signal?.aborted === true) throw abortError(options.signal, 'start');
     } catch (error) {
       await this.#removeQuietly(controller);
       throw error;
