@@ -49,12 +49,6 @@ describe('lifecycle', () => {
   it('output goes on in the same log over a checkpoint, a crash and a restart, without a gap or a repetition of what came after', async () => {
     await node.run('count', [], counting);
     await node.waitOutput('count', /^20$/);
-    const follow = spawn(path.join(projectRoot, 'cairn'), ['logs', '-f', 'count'], {
-      env: { ...process.env, CAIRN_RUN: node.runDirectory },
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    let followed = '';
-    follow.stdout.on('data', (data) => (followed += data));
     await node.checkpoint('count');
     const atCheckpoint = (await numbers(node, 'count')).at(-1) ?? 0;
     await until('it counts on', async () => ((await numbers(node, 'count')).at(-1) ?? 0) > atCheckpoint + 20);
@@ -74,6 +68,12 @@ describe('lifecycle', () => {
       `it went on with ${again}; it had ${atCheckpoint} after the checkpoint`,
     );
     all.slice(beforeRestart.length).forEach((value, index) => assert.equal(value, again + index));
+    const follow = spawn(path.join(projectRoot, 'cairn'), ['logs', '-f', 'count'], {
+      env: { ...process.env, CAIRN_RUN: node.runDirectory },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let followed = '';
+    follow.stdout.on('data', (data) => (followed += data));
     await until('the follower sees it too', () => followed.includes(`\n${beforeRestart.length + 50}\n`));
     await node.cairn(['stop', '-t', '0', 'count']);
     const [code] = await Promise.race([once(follow, 'exit'), delay(10_000, [null])]);
@@ -106,7 +106,10 @@ describe('lifecycle', () => {
     await node.waitOutput('then', /^10$/);
     await node.checkpoint('then', '--then', 'continue');
     const first = (await numbers(node, 'then')).at(-1) ?? 0;
-    await until('it goes on', async () => ((await numbers(node, 'then')).at(-1) ?? 0) > first + 10);
+    await until(
+      'it goes on after continue',
+      async () => ((await numbers(node, 'then')).at(-1) ?? 0) > first + 10,
+    );
 
     await node.checkpoint('then', '--then', 'stop');
     assert.equal(await node.state('then'), 'suspended');
@@ -114,7 +117,10 @@ describe('lifecycle', () => {
     await delay(300); // time in which nothing may happen
     assert.equal((await numbers(node, 'then')).at(-1), stopped, 'a stopped job goes on');
     await node.ok(['resume', 'then']);
-    await until('it goes on', async () => ((await numbers(node, 'then')).at(-1) ?? 0) > stopped + 10);
+    await until(
+      'it goes on after resume',
+      async () => ((await numbers(node, 'then')).at(-1) ?? 0) > stopped + 10,
+    );
 
     const { sequence } = await node.checkpoint('then', '--then', 'terminate');
     const ended = await node.details('then');
@@ -122,7 +128,10 @@ describe('lifecycle', () => {
     const length = (await numbers(node, 'then')).length;
     const last = (await numbers(node, 'then')).at(-1) ?? 0;
     await node.restart(`then@${sequence}`);
-    await until('it goes on', async () => (await numbers(node, 'then')).length > length + 10);
+    await until(
+      'it goes on after the restart',
+      async () => (await numbers(node, 'then')).length > length + 10,
+    );
     assert.equal(
       (await numbers(node, 'then'))[length],
       last + 1,
@@ -266,10 +275,7 @@ describe('lifecycle', () => {
       await mustRun(['/bin/sh', '-c', 'ls /opt/cairn/bin/criu 2> /dev/null || command -v criu'])
     ).trim();
     // CRIU that hangs with the whole job frozen: it is stopped a moment after it has begun to dump.
-    writeFileSync(
-      slow,
-      `#!/bin/sh\n[ "$1" = dump ] || exec ${real} "$@"\n${real} "$@" & pid=$!\nsleep 0.06; kill -STOP $pid; sleep 20; kill -CONT $pid; wait $pid\n`,
-    );
+    writeFileSync(slow, `#!/bin/sh\n[ "$1" = dump ] && (sleep 0.06; kill -STOP $$) &\nexec ${real} "$@"\n`);
     chmodSync(slow, 0o755);
     await node.endDaemon('SIGTERM');
     await node.startDaemon({ CAIRN_CRIU: slow });
