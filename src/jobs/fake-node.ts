@@ -1,9 +1,9 @@
-import { PassThrough } from 'node:stream';
 import { inMemory, SqliteState } from '../cluster/sqlite-state.ts';
 import type { Json, State } from '../cluster/state.ts';
 import { CairnError } from '../errors.ts';
 import type { SnapshotHeader } from '../store/manifest.ts';
 import type { UnitSpec } from '../units/spec.ts';
+import { echo, type FakeLine, fakeLine, type FakeSession } from './fake-session.ts';
 import { EventBus } from './event-bus.ts';
 import type { NodeEvent } from './events.ts';
 import { Jobs } from './jobs.ts';
@@ -304,46 +304,6 @@ export class FakeUnit implements JobUnit {
     const found = this.#found();
     if (found !== undefined) found.status = status;
   }
-}
-
-interface FakeLine {
-  time: string;
-  stream: 'stdout' | 'stderr';
-  text: string;
-  partial: boolean;
-}
-
-function fakeLine(text: string): FakeLine {
-  return { time: '2026-11-27T10:00:00.000000000Z', stream: 'stdout', text, partial: false };
-}
-
-interface FakeSession {
-  stdout: PassThrough;
-  stderr: PassThrough;
-  write(bytes: Uint8Array): void;
-  endInput(): void;
-  resize(size: { columns: number; rows: number }): void;
-  end: Promise<{ exitCode: number } | undefined>;
-  close(): void;
-}
-
-function echo(): FakeSession {
-  const [stdout, stderr] = [new PassThrough(), new PassThrough()];
-  const end = Promise.withResolvers<{ exitCode: number } | undefined>();
-  const finish = (result: { exitCode: number } | undefined): void => {
-    stdout.end();
-    stderr.end();
-    end.resolve(result);
-  };
-  return {
-    stdout,
-    stderr,
-    write: (bytes) => void stdout.write(bytes),
-    endInput: () => finish({ exitCode: 3 }),
-    resize: ({ columns, rows }) => void stderr.write(`${columns}x${rows}`),
-    end: end.promise,
-    close: () => finish(undefined),
-  };
 }
 
 /** The life of one daemon: counts the points at which it could die, and does so at one of them. */
