@@ -1,0 +1,115 @@
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { DaemonWorkers, debuggableEnvironment } from './support/daemon-workers.ts';
+import { outcomeOf } from './support/faults-job.ts';
+import { codeOf, rounds, Scene, type SceneOptions } from './support/faults-scene.ts';
+import { dumpingCriu, killProcess } from './support/faults-victims.ts';
+
+// Whatever dies at whatever moment of a checkpoint: the job runs on, its network open, and finds everything in it right; older snapshots
+// are whole; nothing is left behind.
+
+let scene: Scene;
+
+async function prepare(options: SceneOptions): Promise<void> {
+  scene = await Scene.open(options);
+  await scene.job.checkpoint();
+  await scene.measure(() => scene.job.checkpoint());
+  await scene.node.client.removeSnapshot('steady', 2);
+  await scene.job.noteUsual('running');
+}
+
+function withScene(options: SceneOptions): void {
+  before(() => prepare(options));
+  beforeEach(async () => {
+    if (!scene.spoiled) return;
+    await scene[Symbol.asyncDispose]().catch(() => {});
+    await prepare(options);
+  });
+  after(() => scene?.[Symbol.asyncDispose]());
+}
+
+/** The job is as it was before the checkpoint; a snapshot that was published nevertheless is whole. */
+async function asBefore(): Promise<void> {
+  const { node, job } = scene;
+  await node.waitState('steady', 'running');
+  await job.provesItself();
+  const [oldest, ...others] = await scene.verify();
+  assert.equal(oldest, 1, 'the older snapshot is missing');
+  for (const sequence of others) await node.client.removeSnapshot('steady', sequence);
+  await job.nothingLeft('running');
+}
+
+describe('faults of a checkpoint', () => {
+  withScene({ mebibytes: 32, environment: debuggableEnvironment });
+
+  it('R19 R21 SIGKILL of the daemon', async (t) => {
+    await rounds(t, scene, async () => {
+      const { node, job } = scene;
+      const running = outcomeOf(job.checkpoint());
+      await scene.someTime(scene.durationMs);
+      await node.endDaemon('SIGKILL');
+      const outcome = await running;
+      if (outcome.kind === 'done') scene.durationMs *= 0.9;
+      await node.startDaemon();
+      await asBefore();
+      return { hit: outcome.kind === 'failed', outcome: codeOf(outcome) };
+    });
+  });
+
+  it('R19 R21 SIGKILL of CRIU', async (t) => {
+    let lifeMs = scene.durationMs / 2;
+    await rounds(t, scene, async () => {
+      const { node, job } = scene;
+      const over = new AbortController();
+      const running = outcomeOf(job.checkpoint()).finally(() => over.abort());
+      const criu = await dumpingCriu(node.runDirectory, job.unit, over.signal);
+      await scene.someTime(lifeMs);
+      const hit = criu !== undefined && killProcess(criu);
+      if (!hit) lifeMs *= 0.8;
+      const outcome = await running;
+      await asBefore();
+      return { hit, outcome: codeOf(outcome) };
+    });
+  });
+
+  it('R19 R21 the end of a worker thread', async (t) => {
+    await rounds(t, scene, async () => {
+      const { node, job } = scene;
+      using workers = await DaemonWorkers.attach(node);
+      await workers.someRun();
+      const running = outcomeOf(job.checkpoint());
+      await scene.someTime(scene.durationMs);
+      const name = workers.end(Math.floor(scene.random.next() * 1000));
+      const outcome = await running;
+      if (outcome.kind === 'done') scene.durationMs *= 0.95;
+      await asBefore();
+      return { hit: outcome.kind === 'failed', outcome: `${name}: ${codeOf(outcome)}` };
+    });
+  });
+});
+
+describe('a checkpoint on a full disk', () => {
+  withScene({ mebibytes: 16, stateSize: '300m' });
+
+  it('R19 R21 no space is left at some point', async (t) => {
+    const { job, node } = scene;
+    const { bytes } = (await job.checkpoint()) as { bytes: { stored: number } };
+    await asBefore();
+    let needed = bytes.stored * 1.2;
+    await rounds(t, scene, async () => {
+      {
+        using _full = scene.disk.fill(scene.random.next() * needed);
+        const outcome = await outcomeOf(job.checkpoint());
+        assert.equal(await node.state('steady'), 'running');
+        // What it writes may be lost while the disk is full; the job goes on nevertheless.
+        await delay(200);
+        if (outcome.kind === 'failed') assert.match(codeOf(outcome), /^(store-full|disk-full|state-write)$/);
+        else needed *= 0.9;
+        _full[Symbol.dispose]();
+        await asBefore();
+        return { hit: outcome.kind === 'failed', outcome: codeOf(outcome) };
+      }
+    });
+  });
+});

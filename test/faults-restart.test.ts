@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, it } from 'node:test';
+import { outcomeOf } from './support/faults-job.ts';
+import { codeOf, rounds, Scene, type SceneOptions } from './support/faults-scene.ts';
+import { criuOf, killProcess, restoringMonitor } from './support/faults-victims.ts';
+
+// Whatever dies at whatever moment of a restart: the job has been restarted and finds everything in it right, or it is as it was before
+// and can be restarted; its snapshot is whole; nothing is left behind.
+
+let scene: Scene;
+/** The first round of which the program tells after a restart: always the same. */
+let firstRound: number;
+
+async function prepare(options: SceneOptions): Promise<void> {
+  scene = await Scene.open(options);
+  const { job, node } = scene;
+  const reached = (await job.rounds(1)).at(-1) ?? 0;
+  await job.checkpoint();
+  await job.provesItself();
+  await node.crash('steady');
+  const lines = (await job.rounds()).length;
+  await job.restart();
+  firstRound = await job.firstRoundAfter(lines);
+  assert.ok(firstRound > reached, `the restart went on at round ${firstRound}, before the snapshot`);
+  await job.provesItself();
+  await job.noteUsual('running');
+  await node.crash('steady');
+  await job.noteUsual('resting');
+  await scene.measure(() => job.restart());
+  await node.crash('steady');
+}
+
+function withScene(options: SceneOptions): void {
+  before(() => prepare(options));
+  beforeEach(async () => {
+    if (!scene.spoiled) return;
+    await scene[Symbol.asyncDispose]().catch(() => {});
+    await prepare(options);
+  });
+  after(() => scene?.[Symbol.asyncDispose]());
+}
+
+/** The job was restarted and is right, or it rests as before and is restarted now; then it crashes again. `lines`: of its log before. */
+async function restartedOrAsBefore(lines: number): Promise<string> {
+  const { node, job } = scene;
+  const state = await node.state('steady');
+  if (state !== 'running') {
+    assert.equal(state, 'crashed');
+    await job.nothingLeft('resting');
+    await job.restart();
+  }
+  assert.deepEqual(await scene.verify(), [1]);
+  assert.equal(await job.firstRoundAfter(lines), firstRound, 'it did not go on where the snapshot was');
+  await job.provesItself();
+  await job.nothingLeft('running');
+  await node.crash('steady');
+  return state;
+}
+
+describe('faults of a restart', () => {
+  withScene({ mebibytes: 32 });
+
+  for (const lazy of [false, true]) {
+    const how = lazy ? ' of a restart --lazy' : '';
+
+    it(`R19 R23 SIGKILL of the daemon${how}`, async (t) => {
+      await rounds(t, scene, async () => {
+        const { node, job } = scene;
+        const lines = (await job.rounds()).length;
+        const running = outcomeOf(job.restart({ lazy }));
+        await scene.someTime(scene.durationMs);
+        await node.endDaemon('SIGKILL');
+        const outcome = await running;
+        if (outcome.kind === 'done') scene.durationMs *= 0.9;
+        await node.startDaemon();
+        const state = await restartedOrAsBefore(lines);
+        return { hit: outcome.kind === 'failed', outcome: `${codeOf(outcome)}, then ${state}` };
+      });
+    });
+
+    for (const victim of ['CRIU', 'the monitor that serves the images'] as const)
+      it(`R19 R23 SIGKILL of ${victim}${how}`, async (t) => {
+        let lifeMs = scene.durationMs;
+        await rounds(t, scene, async () => {
+          const { node, job } = scene;
+          const lines = (await job.rounds()).length;
+          const over = new AbortController();
+          const running = outcomeOf(job.restart({ lazy })).finally(() => over.abort());
+          const monitor = await restoringMonitor(node.runDirectory, job.unit, node.pid, over.signal);
+          const actions = lazy && scene.random.next() < 0.5 ? 'lazy-pages' : 'restore';
+          const victimProcess =
+            victim === 'CRIU' && monitor !== undefined
+              ? await criuOf(monitor, actions, over.signal)
+              : monitor;
+          await Promise.race([scene.someTime(lifeMs), running]);
+          const hit = victimProcess !== undefined && !over.signal.aborted && killProcess(victimProcess);
+          if (!hit) lifeMs *= 0.8;
+          const outcome = await running;
+          const state = await restartedOrAsBefore(lines);
+          return { hit, outcome: `${codeOf(outcome)}, then ${state}` };
+        });
+      });
+  }
+});
+
+describe('a restart on a full disk', () => {
+  withScene({ mebibytes: 16, stateSize: '200m' });
+
+  it('R19 R23 no space is left at some point', async (t) => {
+    // The writable layer of the program has 4 MiB.
+    let needed = 6 * 1024 ** 2;
+    await rounds(t, scene, async () => {
+      const { job } = scene;
+      const lines = (await job.rounds()).length;
+      let outcome;
+      {
+        using _full = scene.disk.fill(scene.random.next() * needed);
+        outcome = await outcomeOf(job.restart());
+      }
+      if (outcome.kind === 'done') needed *= 0.9;
+      else assert.match(codeOf(outcome), /^(store-full|disk-full|state-write)$/);
+      const state = await restartedOrAsBefore(lines);
+      return { hit: outcome.kind === 'failed', outcome: `${codeOf(outcome)}, then ${state}` };
+    });
+  });
+});
