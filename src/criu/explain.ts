@@ -27,16 +27,17 @@ export function explainFailure(failure: CriuFailure): CairnError {
   const early = (end?.lines ?? []).map(parseLogLine);
   const candidates = [...errors, ...early];
   const lines = candidates.slice(-keptLines).map(({ line }) => line);
+  // Whatever it complained of before, it might have got over.
+  if (end?.signal !== undefined) {
+    const message = `${attempt} failed: CRIU was ended by ${end.signal}.`;
+    const remedy = 'If nobody sent the signal, CRIU crashed: run `cairn doctor`, and report it with the log.';
+    return new CairnError('temporary', 'criu-killed', message, { remedy, lines });
+  }
   const found = findCause(candidates, failureCauses) ?? findCause(candidates, generalFailureCauses);
   if (found !== undefined) {
     const { cause, match } = found;
     const message = `${attempt} failed: ${cause.message(match, processOf(candidates))}.`;
     return new CairnError(cause.class, cause.code, message, { remedy: cause.remedy, lines });
-  }
-  if (end?.signal !== undefined) {
-    const message = `${attempt} failed: CRIU was ended by ${end.signal}.`;
-    const remedy = 'If nobody sent the signal, CRIU crashed: run `cairn doctor`, and report it with the log.';
-    return new CairnError('temporary', 'criu-killed', message, { remedy, lines });
   }
   const last = errors.findLast(({ text }) => !isSummary(text)) ?? errors.at(-1);
   const reason =

@@ -174,8 +174,12 @@ async function runCriu(
   }
   const whileArriving = held.move();
   const bringRest = async () => {
-    await using _ = whileArriving;
-    await lazy.memory.whole();
+    try {
+      await using _ = whileArriving;
+      await lazy.memory.whole();
+    } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
   };
   return { pid, arriving: { snapshot: lazy.snapshot, whole: bringRest() } };
 }
