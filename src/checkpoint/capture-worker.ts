@@ -118,7 +118,8 @@ function openSink(mode: CaptureMode): StreamSink {
     push(bytes) {
       // The first block of a small stream is kept aside: it may go into the manifest as it is.
       if (size === 0 && bytes.byteLength <= inlineLimitBytes) {
-        small = bytes.slice();
+        // Not `slice`, which on a Buffer shares its memory with what is read next.
+        small = new Uint8Array(bytes);
         size = bytes.byteLength;
         return;
       }

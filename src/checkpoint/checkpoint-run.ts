@@ -128,9 +128,8 @@ export class CheckpointRun implements AsyncDisposable {
   async #pinBefore(): Promise<Disposable | undefined> {
     if (this.#before === undefined) return undefined;
     const { job } = this.#request;
-    const pin = this.#store.pin(job.id, this.#before.sequence);
-    if (await this.#store.has(job.id, this.#before.sequence)) return pin;
-    pin[Symbol.dispose]();
+    if (await this.#store.has(job.id, this.#before.sequence))
+      return this.#store.pin(job.id, this.#before.sequence);
     this.#before = undefined;
     return undefined;
   }
@@ -191,6 +190,7 @@ export class CheckpointRun implements AsyncDisposable {
         networkLock: 'nftables',
         fileLocks: true,
         linkRemap: true,
+        skipInFlight: true,
         ghostLimitBytes,
         timeoutSeconds: Math.max(1, Math.ceil(this.#remainingMs() / 1000)),
       },

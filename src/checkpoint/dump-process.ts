@@ -11,6 +11,8 @@ import { Program, type ProgramEnd } from '../linux/spawn.ts';
 
 /** How long CRIU may take to let a unit go after it was told to, before it is ended (then the kernel lets it go). */
 const releaseTimeoutMs = 15_000;
+/** The same when the dump is given up: somebody waits for the unit to run, and CRIU may be what hangs. */
+const abortTimeoutMs = 3000;
 
 const logFile = 'dump.log';
 
@@ -102,7 +104,7 @@ export class DumpProcess implements AsyncDisposable {
   async abort(): Promise<void> {
     this.#closePages();
     signalEventfd(this.wakeFd);
-    await this.#ended(releaseTimeoutMs).catch(() => {});
+    await this.#ended(abortTimeoutMs).catch(() => {});
   }
 
   /** Rejects when CRIU has ended, with the reason from its log: it should not before it is released. */
