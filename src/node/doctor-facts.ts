@@ -71,6 +71,7 @@ export interface DoctorFacts {
 
 export const sysctlNames = [
   'fs.pipe-max-size',
+  'fs.pipe-user-pages-soft',
   'vm.unprivileged_userfaultfd',
   'kernel.io_uring_disabled',
   'kernel.ns_last_pid',

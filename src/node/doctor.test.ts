@@ -32,6 +32,7 @@ const good: DoctorFacts = {
   programs: { ip: '/usr/sbin/ip', nft: '/usr/sbin/nft' },
   sysctls: {
     'fs.pipe-max-size': '1073741824',
+    'fs.pipe-user-pages-soft': '0',
     'vm.unprivileged_userfaultfd': '0',
     'kernel.io_uring_disabled': '0',
     'kernel.ns_last_pid': '1234',
@@ -85,6 +86,7 @@ const broken: [string, Partial<DoctorFacts>, string, CheckStatus][] = [
   ['a container without capabilities', { capabilities: capabilitiesOf(0xa80425fbn) }, 'capabilities', 'fail'],
   ['only CAP_SYS_RESOURCE missing', { capabilities: noResource }, 'capabilities', 'warn'],
   ['ptrace forbidden', sysctls({ 'kernel.yama.ptrace_scope': '3' }), 'ptrace', 'fail'],
+  ['few pages for pipes', sysctls({ 'fs.pipe-user-pages-soft': '16384' }), 'pipe-user-pages', 'warn'],
   ['no userfaultfd', sysctls({ 'vm.unprivileged_userfaultfd': undefined }), 'userfaultfd', 'warn'],
   [
     'no forwarding, and settings cannot be written',

@@ -236,6 +236,17 @@ function settingChecks(facts: DoctorFacts): Check[] {
     checks.push(problem('fail', 'pipe-max-size', `fs.pipe-max-size is ${pipe}`, why, remedy));
   }
 
+  const pages = setting('fs.pipe-user-pages-soft');
+  if (pages === undefined || pages === '0') {
+    checks.push(ok('pipe-user-pages', 'no limit for the pipes of a user together'));
+  } else {
+    // A restore runs in the user namespace of the job, where the capabilities of root on the host do not count.
+    const why =
+      'dumps use it up with large pipes; a restart at the same time may then fail to give a pipe of the job its size';
+    const remedy = 'sudo sysctl fs.pipe-user-pages-soft=0';
+    checks.push(problem('warn', 'pipe-user-pages', `fs.pipe-user-pages-soft is ${pages}`, why, remedy));
+  }
+
   const uffd = setting('vm.unprivileged_userfaultfd');
   if (uffd === undefined) {
     const why = 'restart --lazy is not possible: the kernel has no userfaultfd';

@@ -7,6 +7,7 @@ import path from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { NoServiceStarts, parseSimulation } from './apt.ts';
 import { mirrorOf } from './debian-source.ts';
+import { kernelSettings, persistentText } from './kernel-settings.ts';
 import { activate } from './prefix.ts';
 import { whyCandidateUnusable } from './programs.ts';
 import { requirementsFor } from './purposes.ts';
@@ -157,6 +158,15 @@ test('without root the setup says so and how, and changes nothing', (t) => {
   if (refused.stderr.includes('EACCES')) return t.skip('the checkout cannot be read by other users');
   assert.equal(refused.status, 5);
   assert.match(refused.stderr, /sudo npm run setup/);
+});
+
+test('each kernel setting suffices with the value it is given, and is kept with it', () => {
+  for (const { name, value, suffices } of kernelSettings) {
+    assert.ok(suffices(value), name);
+    assert.match(persistentText(), new RegExp(`^${name} = ${value}$`, 'm'));
+  }
+  const refused = kernelSettings.map(({ suffices }) => suffices(16_384));
+  assert.deepEqual(refused, [false, false], 'the defaults of the kernel do not do');
 });
 
 test('an argument that the setup does not know is refused', () => {
