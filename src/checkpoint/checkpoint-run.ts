@@ -2,7 +2,7 @@ import { constants } from 'node:os';
 import path from 'node:path';
 import type { Criu } from '../criu/find.ts';
 import { CairnError } from '../errors.ts';
-import { readStat } from '../linux/process.ts';
+import { readStat, readTree } from '../linux/process.ts';
 import type { SnapshotWriter, Store } from '../store/store.ts';
 import { dumpExternals } from '../units/external-mounts.ts';
 import type { Unit } from '../units/unit.ts';
@@ -17,7 +17,7 @@ import { type Preflight, preflightUnit } from './preflight.ts';
 import { preSave, preSaveFromBytes } from './pre-save.ts';
 import { publishSnapshot } from './publish-snapshot.ts';
 import { keepStopped } from './stop-after-dump.ts';
-import { removeCriuLocks, waitUntilThawed } from './thaw-check.ts';
+import { endTcpRepairs, removeCriuLocks, waitUntilThawed } from './thaw-check.ts';
 import { type RestoreFacts, restoreFacts } from './unit-image.ts';
 import type { CheckpointRequest, CheckpointResult } from './checkpoint-request.ts';
 
@@ -244,6 +244,7 @@ export class CheckpointRun implements AsyncDisposable {
 
   /** Whatever made the dump fail: the processes must run, and their network must be open. */
   async #afterFailedDump(preflight: Preflight): Promise<void> {
+    endTcpRepairs(readTree(preflight.rootPid));
     await waitUntilThawed(preflight.pids);
     await removeCriuLocks(preflight.rootPid).catch(() => {});
   }

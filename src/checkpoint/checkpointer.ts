@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Criu, findCriu } from '../criu/find.ts';
-import { isAlive } from '../linux/process.ts';
+import { isAlive, readTree } from '../linux/process.ts';
 import type { Store } from '../store/store.ts';
 import type { Unit } from '../units/unit.ts';
 import type { Units } from '../units/units.ts';
@@ -8,7 +8,7 @@ import { CapturePool } from './capture-pool.ts';
 import { clearLeftoverDump, leftoverDump } from './dump-process.ts';
 import { settleLayers } from './layer-swap.ts';
 import { type Preflight, preflightUnit } from './preflight.ts';
-import { removeCriuLocks, waitUntilThawed } from './thaw-check.ts';
+import { endTcpRepairs, removeCriuLocks, waitUntilThawed } from './thaw-check.ts';
 import { dumpDirectory } from './checkpoint-run.ts';
 import type { CheckpointRequest, CheckpointResult } from './checkpoint-request.ts';
 import { UnitCheckpointer } from './unit-checkpointer.ts';
@@ -92,5 +92,7 @@ async function endLeftoverDump(unit: Unit): Promise<void> {
   if (!clearLeftoverDump(directory)) return;
   // A CRIU that was killed leaves the network of the unit locked.
   const { pid } = await unit.status();
-  if (pid !== undefined) await removeCriuLocks(pid).catch(() => {});
+  if (pid === undefined) return;
+  endTcpRepairs(readTree(pid));
+  await removeCriuLocks(pid).catch(() => {});
 }

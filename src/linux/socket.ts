@@ -235,6 +235,21 @@ export function socketKind(fd: number): { domain: number; type: number; protocol
   };
 }
 
+/** Takes a TCP socket out of repair mode (TCP_REPAIR of linux/tcp.h); says whether it was in it. */
+export function endTcpRepair(fd: number): boolean {
+  const TCP_REPAIR = 19;
+  const mode = Buffer.alloc(4);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(4);
+  checked(libc().getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, mode, length), 'getsockopt');
+  if (mode.readInt32LE() !== 1) return false;
+  checked(libc().setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, Buffer.alloc(4), 4), 'setsockopt');
+  return true;
+}
+
+/** In `socketKind`. */
+export const IPPROTO_TCP = 6;
+
 function socketOption(fd: number, option: number): number {
   const value = Buffer.alloc(4);
   const length = Buffer.alloc(4);
