@@ -65,8 +65,9 @@ export class NodeClient {
     return this.#json({ method: 'GET', path: '/jobs' });
   }
 
-  async run(description: JobDescription): Promise<Job> {
-    return this.#json({ method: 'POST', path: '/jobs', body: description });
+  /** Makes and starts a job; when the signal aborts before the answer, there is none. */
+  async run(description: JobDescription, signal?: AbortSignal): Promise<Job> {
+    return this.#json({ method: 'POST', path: '/jobs', body: description, signal });
   }
 
   async job(job: string): Promise<JobDetails> {

@@ -117,7 +117,10 @@ stays in the job. What is given here goes before what is in the job file.`,
     const detach = input.flag('detach');
     const { terminal = false, stdin = false } = description;
     if (!detach && terminal && stdin && !process.stdin.isTTY) throw notATerminal();
-    const job = await context.client.run(description);
+    // Ctrl-C before the job runs: it shall not run. Later ones are passed on to it; see `followJob`.
+    const interrupted = new AbortController();
+    if (!detach) process.on('SIGINT', () => interrupted.abort());
+    const job = await context.client.run(description, interrupted.signal);
     if (detach) {
       context.write(context.json ? formatJson(job) : `${job.id}\n`);
       return 0;
