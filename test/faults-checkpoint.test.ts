@@ -74,9 +74,9 @@ describe('faults of a checkpoint', () => {
   });
 
   it('R19 R21 the end of a worker thread', async (t) => {
+    using workers = await DaemonWorkers.attach(scene.node);
     await rounds(t, scene, async () => {
-      const { node, job } = scene;
-      using workers = await DaemonWorkers.attach(node);
+      const { job } = scene;
       await workers.someRun();
       const running = outcomeOf(job.checkpoint());
       await scene.someTime(scene.durationMs);

@@ -8,6 +8,7 @@
 #include "probe.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -41,6 +42,15 @@ __attribute__((noreturn, format(printf, 1, 2))) static void wrong(const char *fo
   exit(1);
 }
 
+/* Waits until there is something to read before it reads, as servers do. */
+static ssize_t receive(int fd, void *to, size_t bytes) {
+  struct pollfd readable = {.fd = fd, .events = POLLIN};
+  while (poll(&readable, 1, 30000) < 0)
+    if (errno != EINTR) return -1;
+  if (!readable.revents) return errno = ETIMEDOUT, -1;
+  return read(fd, to, bytes);
+}
+
 /* A child that sends everything back: one established connection, both ends in this unit. */
 static int connect_to_echo(void) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
@@ -55,7 +65,7 @@ static int connect_to_echo(void) {
   if (MUST(fork()) == 0) {
     close(client);
     char buffer[64];
-    for (ssize_t n; (n = read(server, buffer, sizeof buffer)) > 0;)
+    for (ssize_t n; (n = receive(server, buffer, sizeof buffer)) > 0;)
       if (write(server, buffer, n) != n) break;
     _exit(0);
   }
@@ -76,8 +86,6 @@ int main(int argc, char **argv) {
     if (pwrite(file, block, BLOCK_BYTES, (off_t)i * BLOCK_BYTES) != BLOCK_BYTES) probe_die("write");
   }
   int client = connect_to_echo();
-  struct timeval patience = {30, 0};
-  MUST(setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience));
 
   for (uint64_t round = 1;; round++) {
     uint64_t *place = (void *)(memory + round % SLICES * slice);
@@ -94,7 +102,7 @@ int main(int argc, char **argv) {
       wrong("writing the file in round %lu: %s", round, strerror(errno));
     uint64_t echo = 0;
     if (send(client, &round, sizeof round, MSG_NOSIGNAL) != sizeof round) wrong("sending in round %lu: %s", round, strerror(errno));
-    if (recv(client, &echo, sizeof echo, MSG_WAITALL) != sizeof echo || echo != round)
+    if (receive(client, &echo, sizeof echo) != sizeof echo || echo != round)
       wrong("the connection in round %lu: %s", round, strerror(errno));
     char line[64];
     int length = snprintf(line, sizeof line, "whole %lu\n", round);

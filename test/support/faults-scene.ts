@@ -128,10 +128,11 @@ export async function rounds(
       outcomes.set(key, (outcomes.get(key) ?? 0) + 1);
     } catch (error) {
       scene.spoiled = true;
+      const said = (await scene.node.output('steady').catch(() => [])).slice(-3).join('; ');
       const log = scene.node.daemonLog().split('\n').slice(-12).join('\n');
-      throw new Error(`round ${number}, CAIRN_TEST_SEED=${seed}: ${(error as Error).message}\n${log}`, {
-        cause: error,
-      });
+      throw new Error(
+        `round ${number}, CAIRN_TEST_SEED=${seed}: ${(error as Error).message}\nthe job: ${said}\n${log}`,
+      );
     }
   }
   const told = [...outcomes].map(([outcome, count]) => `${count} × ${outcome}`).join('; ');
