@@ -49,6 +49,19 @@ const anonymousRules: readonly Rule[] = [
   },
 ];
 
+/** Descriptors that CRIU saves, but would bring back as something else. */
+const variants: Readonly<Record<NonNullable<OpenDescriptor['variant']>, { reason: string; remedy: string }>> =
+  {
+    'packet-pipe': {
+      reason: 'a pipe in packet mode (O_DIRECT) would lose the borders between its messages',
+      remedy: 'use a socket pair of type SOCK_SEQPACKET, or a pipe without O_DIRECT',
+    },
+    'eventfd-semaphore': {
+      reason: 'an eventfd with EFD_SEMAPHORE would come back as one without',
+      remedy: 'use a POSIX semaphore, or an eventfd without EFD_SEMAPHORE',
+    },
+  };
+
 /** Devices that hold no state of their own, or whose state CRIU saves. */
 const harmlessDevices =
   /^\/dev\/(null|zero|full|random|urandom|tty|console|ptmx|pts\/.*|shm\/.*|mqueue|net\/tun|fd|stdin|stdout|stderr)$/;
@@ -99,6 +112,14 @@ function ofProcess(process: ProcessResources): Obstacle[] {
       reason: `process ${process.tracer} traces it, and a process has only one tracer`,
       remedy: 'detach the debugger',
     });
+  // The only ones that CRIU restores (compel/src/lib/infect.c).
+  if (process.stopSignal !== undefined && !['SIGSTOP', 'SIGTSTP'].includes(process.stopSignal))
+    found.push({
+      ...who(process),
+      resource: `process stopped by ${process.stopSignal}`,
+      reason: 'it waits in the background for the terminal, and such a stop cannot be brought back',
+      remedy: 'bring it to the foreground (fg), or end it',
+    });
   for (const { path, start } of process.devices)
     found.push({
       ...who(process),
@@ -138,9 +159,11 @@ function ofDescriptor(
   if (rule !== undefined) return named(rule.reason, rule.remedy);
   if (fileSystem === 'mqueue' && target !== '/')
     return named(
-      'messages in a POSIX queue cannot be read without taking them',
+      'a POSIX message queue cannot be read without taking its messages',
       'use System V queues or a socket',
     );
+  const variant = descriptor.variant === undefined ? undefined : variants[descriptor.variant];
+  if (variant !== undefined) return named(variant.reason, variant.remedy);
   if (target.startsWith('/dev/') && !harmlessDevices.test(target.replace(/ \(deleted\)$/, '')))
     if (fileSystem === 'devtmpfs' || fileSystem === undefined)
       return named('the state of a device cannot be saved', closeIt);

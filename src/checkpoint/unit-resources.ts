@@ -1,20 +1,24 @@
-import { closeSync } from 'node:fs';
-import { readDescriptors, readDescriptorInfo } from '../linux/process-descriptors.ts';
+import { closeSync, constants, statfsSync } from 'node:fs';
+import { constants as osConstants } from 'node:os';
+import { type DescriptorInfo, readDescriptors, readDescriptorInfo } from '../linux/process-descriptors.ts';
 import { readMaps } from '../linux/process-maps.ts';
-import { readCommandLine, readNamespaces, readStatus, readTree } from '../linux/process.ts';
+import { readCommandLine, readNamespaces, readStatus, readTree, unlessGone } from '../linux/process.ts';
 import { mountsOf } from '../linux/mounts.ts';
 import { openPidfd, takeDescriptor } from '../linux/pidfd.ts';
 import { findProgram } from '../linux/find-program.ts';
 import { runProgram } from '../linux/run-program.ts';
 import { socketKind } from '../linux/socket.ts';
+import { stopSignalOf } from '../linux/stop-signal.ts';
 
 /** One open descriptor, as far as it can decide whether the process can be saved. */
 export interface OpenDescriptor {
   fd: number;
   /** As /proc/PID/fd says. */
   target: string;
-  /** File system of the mount it was opened on; `undefined` if the mount is not the unit's. */
+  /** File system of the mount it was opened on; `undefined` if the mount is not the unit's and of no kind that matters. */
   fileSystem: string | undefined;
+  /** What its target does not tell: a pipe that keeps messages apart (O_DIRECT), an eventfd that counts down (EFD_SEMAPHORE). */
+  variant?: 'packet-pipe' | 'eventfd-semaphore';
   /** Of a socket. */
   socket?: { domain: number; type: number; protocol: number };
 }
@@ -31,6 +35,8 @@ export interface ProcessResources {
   unitPid: number;
   command: string;
   state: string;
+  /** The signal that stopped it, of a process in state T. */
+  stopSignal?: string;
   /** PID of the tracer, 0 for none. */
   tracer: number;
   uid: number;
@@ -73,11 +79,13 @@ export async function readUnitResources(
     const status = readStatus(pid);
     if (status === undefined || status.state === 'Z' || status.state === 'X') continue;
     const own = readNamespaces(pid);
+    const stopSignal = status.state === 'T' ? signalName(stopSignalOf(pid)) : undefined;
     processes.push({
       pid,
       unitPid: status.namespacePids.at(-1) ?? pid,
       command: commandOf(pid, status.name),
       state: status.state,
+      ...(stopSignal === undefined ? {} : { stopSignal }),
       tracer: status.tracer,
       uid: status.uids[1],
       residentBytes: status.residentBytes + status.swappedBytes + status.hugetlbBytes,
@@ -124,13 +132,47 @@ function descriptorsOf(pid: number, fileSystems: ReadonlyMap<number, string>): O
         const socket = pidfd === undefined ? undefined : kindOfSocket(pidfd, fd);
         return { fd, target, fileSystem: undefined, ...(socket === undefined ? {} : { socket }) };
       }
-      // Only files need their mount looked up; that costs a read for each.
-      const info = target.startsWith('/') ? readDescriptorInfo(pid, fd) : undefined;
-      return { fd, target, fileSystem: info === undefined ? undefined : fileSystems.get(info.mountId) };
+      // Only where it can matter: it costs a read for each.
+      const info = /^(\/|pipe:|anon_inode:\[eventfd\])/.test(target)
+        ? readDescriptorInfo(pid, fd)
+        : undefined;
+      const variant = info === undefined ? undefined : variantOf(target, info);
+      return {
+        fd,
+        target,
+        fileSystem:
+          target.startsWith('/') && info !== undefined ? fileSystemOf(pid, fd, info, fileSystems) : undefined,
+        ...(variant === undefined ? {} : { variant }),
+      };
     });
   } finally {
     if (pidfd !== undefined) closeSync(pidfd);
   }
+}
+
+function variantOf(target: string, info: DescriptorInfo): OpenDescriptor['variant'] {
+  if (target.startsWith('pipe:')) return (info.flags & constants.O_DIRECT) !== 0 ? 'packet-pipe' : undefined;
+  return info.fields.get('eventfd-semaphore') === '1' ? 'eventfd-semaphore' : undefined;
+}
+
+/** MQUEUE_MAGIC of the kernel (ipc/mqueue.c). */
+const mqueueMagic = 0x19800202;
+
+function fileSystemOf(
+  pid: number,
+  fd: number,
+  { mountId }: DescriptorInfo,
+  fileSystems: ReadonlyMap<number, string>,
+): string | undefined {
+  const known = fileSystems.get(mountId);
+  if (known !== undefined) return known;
+  // mq_open(3) does not go through a mount that a process could see.
+  const type = unlessGone(() => statfsSync(`/proc/${pid}/fd/${fd}`).type);
+  return type === mqueueMagic ? 'mqueue' : undefined;
+}
+
+function signalName(number: number | undefined): string | undefined {
+  return Object.entries(osConstants.signals).find(([, value]) => value === number)?.[0];
 }
 
 function kindOfSocket(pidfd: number, fd: number): OpenDescriptor['socket'] {

@@ -82,6 +82,7 @@ function bindAll() {
     prctl: call('prctl', [int, size, size, size, size]),
     prctlText: call('prctl', [int, text, size, size, size]),
     waitpid: call('waitpid', [int, pointer, int]),
+    ptrace: call('ptrace', [long, int, size, size], long),
     socket: call('socket', [int, int, int]),
     socketpair: call('socketpair', [int, int, int, pointer]),
     bind: call('bind', [int, pointer, uint]),
