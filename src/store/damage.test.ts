@@ -6,6 +6,7 @@ import {
   readdirSync,
   readFileSync,
   truncateSync,
+  unlinkSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -199,6 +200,36 @@ test('damage that was found is remembered when the store is opened again', async
   await store.removeSnapshot(testJob, 1);
   await store.sweep();
   assert.deepEqual((await store.verify(testJob, 2)).damage, []);
+});
+
+test('R19 a pack that was cut or is gone while the store is open is named before anything is read', async () => {
+  using scratch = scratchDirectory();
+  await using store = await Store.open(scratch.options);
+  const content = randomBytes(100_000);
+  await takeSnapshot(store, { content });
+  const path = onlyFile(join(scratch.options.directory, 'packs'));
+  const list = (await store.readManifest(testJob, 1)).units[0]?.images[0]?.content.chunks as ChunkList;
+  const good = readFileSync(path);
+  store.resolve([list]);
+  const refuses = (what: string): void => {
+    assert.throws(() => store.resolve([list]), { class: 'permanent', code: 'pack-damaged' }, what);
+    try {
+      store.resolve([list]);
+    } catch (error) {
+      assertNamed(error, path, ['pack-damaged']);
+    }
+  };
+  // Only the directory at its end is missing: the chunks could still be read.
+  truncateSync(path, good.length - 1);
+  refuses('cut by a byte');
+  truncateSync(path, 0);
+  refuses('emptied');
+  unlinkSync(path);
+  refuses('gone');
+  const { damage } = await store.verify(testJob, 1);
+  assert.ok(damage.some(({ code, file }) => code === 'pack-damaged' && file === path));
+  writeFileSync(path, good);
+  assert.deepEqual((await readSnapshot(store, 1))['content'], new Uint8Array(content));
 });
 
 test('R19 a pack that was cut or is gone keeps nobody from opening the store; what needed it is named', async () => {

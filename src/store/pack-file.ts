@@ -1,4 +1,6 @@
+import { statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { join } from 'node:path';
 import { CairnError, messageOf } from '../errors.ts';
 import { damagedPack } from './damage.ts';
 import { packHeaderBytes, packTrailerBytes } from './format.ts';
@@ -53,6 +55,23 @@ export async function readPack(
   } catch (error) {
     if (error instanceof CairnError) throw error;
     throw damagedPack(path, `it cannot be read: ${messageOf(error)}`);
+  }
+}
+
+/** Compares the sizes of packs (bytes) with what they had. Throws `pack-damaged` (permanent) for the first that is gone or differs. */
+export function requireWholePacks(
+  directory: string,
+  packs: readonly { file: string; bytes: number }[],
+): void {
+  for (const { file, bytes } of packs) {
+    const path = join(directory, file);
+    let size: number;
+    try {
+      ({ size } = statSync(path));
+    } catch (error) {
+      throw damagedPack(path, `it cannot be read: ${messageOf(error)}`);
+    }
+    if (size !== bytes) throw damagedPack(path, `it has ${size} bytes instead of ${bytes}`);
   }
 }
 

@@ -17,6 +17,7 @@ import {
   writeManifest,
 } from './manifest-file.ts';
 import type { SnapshotHeader, SnapshotManifest, StoredStream } from './manifest.ts';
+import { requireWholePacks } from './pack-file.ts';
 import type { ReadPlan } from './read-plan.ts';
 import { SnapshotWriter } from './snapshot-writer.ts';
 import { lockStore, openIdentity, readDamaged, removeUnfinished, StorePaths } from './store-files.ts';
@@ -158,9 +159,14 @@ export class Store implements AsyncDisposable {
     return new SnapshotWriter(this.#state, jobId, sequence, chunks);
   }
 
-  /** Says where the chunks of these lists are. Throws `chunk-missing` (permanent). Pin the snapshot first. */
+  /**
+   * Says where the chunks of these lists are. Throws `chunk-missing`, and `pack-damaged` if one of the packs is gone or was cut
+   * (both permanent): whoever reads later might notice only half-way. Pin the snapshot first.
+   */
   resolve(lists: readonly ChunkList[]): ReadPlan {
-    return resolveLists(this.#state, lists);
+    const plan = resolveLists(this.#state, lists);
+    requireWholePacks(this.#state.paths.packs, plan.packs);
+    return plan;
   }
 
   /** The secrets that a reader of this plan needs. */
