@@ -1,7 +1,7 @@
 import { CairnError } from '../errors.ts';
 import type { ProgramEnd } from '../linux/spawn.ts';
 import { type FailureCause, failureCauses, generalFailureCauses } from './failure-causes.ts';
-import { errorLines, type LogLine, parseLogLine } from './log.ts';
+import { errorLines, isConsequence, type LogLine, parseLogLine } from './log.ts';
 
 /** A run of CRIU that failed. */
 export interface CriuFailure {
@@ -19,7 +19,8 @@ const keptLines = 8;
 /**
  * Translates CRIU's error lines into an error with class, reason and remedy; its last error lines are kept as they are.
  *
- * Pure. The first line with a known cause decides: CRIU reports the cause first and then what failed because of it.
+ * Pure. The first line with a known cause decides: CRIU reports the cause first and then what failed because of it. Lines that
+ * can be nothing but consequences are not asked.
  */
 export function explainFailure(failure: CriuFailure): CairnError {
   const { attempt, end, log } = failure;
@@ -33,15 +34,16 @@ export function explainFailure(failure: CriuFailure): CairnError {
     const remedy = 'If nobody sent the signal, CRIU crashed: run `cairn doctor`, and report it with the log.';
     return new CairnError('temporary', 'criu-killed', message, { remedy, lines });
   }
-  const found = findCause(candidates, failureCauses) ?? findCause(candidates, generalFailureCauses);
+  const reasons = candidates.filter((line) => !isConsequence(line));
+  const found = findCause(reasons, failureCauses) ?? findCause(reasons, generalFailureCauses);
   if (found !== undefined) {
     const { cause, match } = found;
     const message = `${attempt} failed: ${cause.message(match, processOf(candidates))}.`;
     return new CairnError(cause.class, cause.code, message, { remedy: cause.remedy, lines });
   }
-  const last = errors.findLast(({ text }) => !isSummary(text)) ?? errors.at(-1);
+  const first = errors.find((line) => !isConsequence(line)) ?? errors[0];
   const reason =
-    last?.text ?? (end ? `CRIU ended with code ${end.exitCode} and said nothing` : 'CRIU did not end');
+    first?.text ?? (end ? `CRIU ended with code ${end.exitCode} and said nothing` : 'CRIU did not end');
   return new CairnError('permanent', 'criu-failed', `${attempt} failed: ${reason}.`, {
     remedy:
       'CRIU gave a reason that Cairn does not know; its last lines are below, the whole log is kept with the job.',
@@ -69,8 +71,4 @@ function processOf(lines: readonly LogLine[]): string {
     if (match !== null) return ` of process ${match[1] ?? match[2] ?? match[3]}`;
   }
   return '';
-}
-
-function isSummary(text: string): boolean {
-  return /^(?:Dumping|Restoring|Pre-dumping) FAILED|^Lazy pages transfer FAILED/.test(text);
 }

@@ -1,4 +1,7 @@
-/** CRIU's log: `(seconds) PID: Level (file:line): text`, where seconds, PID and level may be missing (criu/log.c). */
+/**
+ * CRIU's log: `(seconds) PID: Level (file:line): text`, where seconds, PID and level may be missing (criu/log.c); the code that runs
+ * inside a restored process writes `pie: PID` (compel/plugins/std/log.c).
+ */
 
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { systemCode } from '../errors.ts';
@@ -15,7 +18,7 @@ export interface LogLine {
   line: string;
 }
 
-const pattern = /^(?:\(\d+\.\d+\) )?(?: *(\d+): )?(?:(Error|Warn) +\(([^)]*)\): )?(.*)$/;
+const pattern = /^(?:\(\d+\.\d+\) )?(?: *(?:pie: )?(\d+): )?(?:(Error|Warn) +\(([^)]*)\): )?(.*)$/;
 
 export function parseLogLine(line: string): LogLine {
   const match = pattern.exec(line);
@@ -36,6 +39,26 @@ const harmless = [
   // Kernels without the xtables back end; nftables is used.
   /^iptables has/,
 ];
+
+/** What CRIU says because something failed before: that it gave up, that its helpers and other processes are gone. */
+const consequences = [
+  /^(?:Dumping|Restoring|Pre-dumping|Lazy pages transfer) FAILED/,
+  /^Killing processes because of failure/,
+  /^(?:cgroupd|uns): (?:recv|send) (?:req|resp) error/,
+  /^(?:Unable to send packet to|Unable to receive from) cgroupd/,
+  /^uns: daemon exited abnormally/,
+  /^\d+ (?:exited, status=|killed by signal|exited with non-zero code)/,
+  /^Child \d+ died too early/,
+  /^Failed to wait on helpers and zombies/,
+  /^Can't (?:catch|stop) all tasks/,
+  /^Restorer (?:fail|abnormal termination)/,
+  /\(pid: \d+\) failed with -?\d+$/,
+];
+
+/** Whether a line only tells what followed from an error before it. Pure. */
+export function isConsequence({ text }: LogLine): boolean {
+  return consequences.some((expression) => expression.test(text));
+}
 
 /** The error lines that may tell why a run failed, in their order. */
 export function errorLines(log: string): LogLine[] {

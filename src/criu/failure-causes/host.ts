@@ -138,7 +138,16 @@ export const hostCauses: FailureCause[] = [
     pattern:
       /tee: .*: Operation not permitted|page-pipe: .*pipe.*(?:Operation not permitted|Cannot allocate)/,
     message: () => 'the pipes that hold the memory of a waiting dump cannot be made large enough',
-    remedy: 'Run `sysctl -w fs.pipe-max-size=1073741824`, or `cairn doctor --fix`.',
+    remedy: 'Run `sudo npm run setup`, or `sysctl -w fs.pipe-max-size=1073741824`.',
+  },
+  {
+    code: 'pipe-pages',
+    class: 'environment',
+    pattern: /Can't restore pipe size: Operation not permitted/,
+    message: () =>
+      'a pipe of the job could not get its size: all pipes of its user together have too many pages',
+    remedy:
+      'Run `sudo npm run setup`, or `sysctl -w fs.pipe-user-pages-soft=0`; or try again when no job is being saved.',
   },
   {
     code: 'image-unreadable',
