@@ -292,6 +292,16 @@ test('R18 what follows from a failure is not taken for its cause', () => {
   );
   const first = restore('Error (criu/x.c:1): The first', 'Error (criu/x.c:2): The second');
   assert.match(first.message, /The first/);
+  const killed = Array.from(
+    { length: 20 },
+    (_, pid) => `Error (criu/cr-restore.c:1262): ${pid} killed by signal 9: Killed`,
+  );
+  const many = restore(
+    "Error (criu/pipes.c:165): Can't restore pipe size: Operation not permitted",
+    ...killed,
+  );
+  assert.match(many.lines[0] ?? '', /pipe size/);
+  assert.equal(many.lines.length, 8);
   assert.match(restore().message, /4242 killed by signal 9/, 'nothing else is known');
 });
 

@@ -17,7 +17,7 @@ export interface CriuFailure {
 const keptLines = 8;
 
 /**
- * Translates CRIU's error lines into an error with class, reason and remedy; its last error lines are kept as they are.
+ * Translates CRIU's error lines into an error with class, reason and remedy; its last error lines, and the first, are kept as they are.
  *
  * Pure. The first line with a known cause decides: CRIU reports the cause first and then what failed because of it. Lines that
  * can be nothing but consequences are not asked.
@@ -27,21 +27,21 @@ export function explainFailure(failure: CriuFailure): CairnError {
   const errors = errorLines(log);
   const early = (end?.lines ?? []).map(parseLogLine);
   const candidates = [...errors, ...early];
-  const lines = candidates.slice(-keptLines).map(({ line }) => line);
+  const reasons = candidates.filter((line) => !isConsequence(line));
+  const lines = linesToKeep(candidates, reasons[0]).map(({ line }) => line);
   // Whatever it complained of before, it might have got over.
   if (end?.signal !== undefined) {
     const message = `${attempt} failed: CRIU was ended by ${end.signal}.`;
     const remedy = 'If nobody sent the signal, CRIU crashed: run `cairn doctor`, and report it with the log.';
     return new CairnError('temporary', 'criu-killed', message, { remedy, lines });
   }
-  const reasons = candidates.filter((line) => !isConsequence(line));
   const found = findCause(reasons, failureCauses) ?? findCause(reasons, generalFailureCauses);
   if (found !== undefined) {
     const { cause, match } = found;
     const message = `${attempt} failed: ${cause.message(match, processOf(candidates))}.`;
     return new CairnError(cause.class, cause.code, message, { remedy: cause.remedy, lines });
   }
-  const first = errors.find((line) => !isConsequence(line)) ?? errors[0];
+  const first = reasons.find(({ level }) => level === 'error') ?? errors[0];
   const reason =
     first?.text ?? (end ? `CRIU ended with code ${end.exitCode} and said nothing` : 'CRIU did not end');
   return new CairnError('permanent', 'criu-failed', `${attempt} failed: ${reason}.`, {
@@ -49,6 +49,12 @@ export function explainFailure(failure: CriuFailure): CairnError {
       'CRIU gave a reason that Cairn does not know; its last lines are below, the whole log is kept with the job.',
     lines,
   });
+}
+
+/** The last lines, and the first reason although many may have followed from it. */
+function linesToKeep(lines: readonly LogLine[], first: LogLine | undefined): readonly LogLine[] {
+  const tail = lines.slice(-keptLines);
+  return first === undefined || tail.includes(first) ? tail : [first, ...tail.slice(1)];
 }
 
 function findCause(
