@@ -1,11 +1,13 @@
+import { existsSync, rmSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Criu, findCriu } from '../criu/find.ts';
-import { isAlive, readTree } from '../linux/process.ts';
+import { killProcess } from '../linux/pidfd.ts';
+import { readTree } from '../linux/process.ts';
 import type { Store } from '../store/store.ts';
 import type { Unit } from '../units/unit.ts';
 import type { Units } from '../units/units.ts';
 import { CapturePool } from './capture-pool.ts';
-import { clearLeftoverDump, leftoverDump } from './dump-process.ts';
+import { leftoverDump } from './dump-process.ts';
 import { settleLayers } from './layer-swap.ts';
 import { type Preflight, preflightUnit } from './preflight.ts';
 import { endTcpRepairs, removeCriuLocks, waitUntilThawed } from './thaw-check.ts';
@@ -82,14 +84,12 @@ export class Checkpointer implements AsyncDisposable {
  */
 async function endLeftoverDump(unit: Unit): Promise<void> {
   const directory = dumpDirectory(unit);
-  const left = leftoverDump(directory);
-  if (left !== undefined) {
-    const deadline = performance.now() + leftoverTimeoutMs;
-    while (isAlive(left) && performance.now() < deadline) await delay(10);
-    if (isAlive(left)) process.kill(left.pid, 'SIGKILL');
-    await waitUntilThawed(await unit.processes());
-  }
-  if (!clearLeftoverDump(directory)) return;
+  if (!existsSync(directory)) return;
+  const deadline = performance.now() + leftoverTimeoutMs;
+  while (leftoverDump(directory).length > 0 && performance.now() < deadline) await delay(20);
+  for (const left of leftoverDump(directory)) killProcess(left);
+  await waitUntilThawed(await unit.processes());
+  rmSync(directory, { recursive: true, force: true });
   // A CRIU that was killed leaves the network of the unit locked.
   const { pid } = await unit.status();
   if (pid === undefined) return;

@@ -1,13 +1,15 @@
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { type DumpOptions, dumpCommand } from '../criu/dump-command.ts';
 import { explainFailure } from '../criu/explain.ts';
 import { readLog } from '../criu/log.ts';
 import type { CairnError } from '../errors.ts';
 import { close, eventfd, pipe, signalEventfd } from '../linux/libc.ts';
-import { identityOf, isAlive, type ProcessIdentity } from '../linux/process.ts';
+import { identityOf, type ProcessIdentity, readAllPids, readCommandLine } from '../linux/process.ts';
+import { killProcess } from '../linux/pidfd.ts';
 import { socketPair } from '../linux/socket.ts';
 import { Program, type ProgramEnd } from '../linux/spawn.ts';
+import { DumpHook } from './dump-hook.ts';
 
 /** How long CRIU may take to let a unit go after it was told to, before it is ended (then the kernel lets it go). */
 const releaseTimeoutMs = 15_000;
@@ -21,9 +23,10 @@ const pageSocketFd = 3;
 const statusFd = 4;
 
 /**
- * One `criu dump` that stops half-way: it writes all images but the lazy pages, says so on the status descriptor, and waits, the
- * unit frozen, for somebody who asks it for pages on its page socket. Nobody does: when that socket is closed, CRIU lets
- * the unit go and ends. It is also closed if this daemon dies, whatever the cause: then the unit simply runs on.
+ * One `criu dump` that stops half-way, twice: first when it has written all images but the lazy pages (see `DumpHook`), until
+ * `goOn`. Then it says so on the status descriptor and waits, the unit still frozen, for somebody who asks it for pages on its page
+ * socket. Nobody does: when that socket is closed, CRIU lets the unit go and ends. If this daemon dies, whatever the cause, both are
+ * closed and the unit simply runs on.
  */
 export class DumpProcess implements AsyncDisposable {
   readonly directory: string;
@@ -33,15 +36,18 @@ export class DumpProcess implements AsyncDisposable {
   readonly wakeFd: number;
   readonly #pageSocket: number;
   readonly #program: Program;
+  readonly #hook: DumpHook;
   #released = false;
 
   private constructor(
     directory: string,
     program: Program,
+    hook: DumpHook,
     fds: { status: number; wake: number; pages: number },
   ) {
     this.directory = directory;
     this.#program = program;
+    this.#hook = hook;
     this.statusFd = fds.status;
     this.wakeFd = fds.wake;
     this.#pageSocket = fds.pages;
@@ -62,6 +68,7 @@ export class DumpProcess implements AsyncDisposable {
     const wake = eventfd();
     const [ours, theirs] = socketPair();
     const status = pipe();
+    const hook = new DumpHook(directory);
     try {
       await listen(directory, wake);
       const argv = dumpCommand({
@@ -70,16 +77,19 @@ export class DumpProcess implements AsyncDisposable {
         logFile,
         lazySocket: pageSocketFd,
         statusDescriptor: statusFd,
+        actionScripts: [hook.actionScript],
       });
       const program = new Program([criu, ...argv], {
         descriptors: [theirs, status.write],
+        env: { ...process.env, ...hook.environment },
         ignoreSigpipe: true,
       });
       writeFileSync(path.join(directory, 'criu.json'), JSON.stringify(identityOf(program.pid ?? 0) ?? null), {
         mode: 0o600,
       });
-      return new DumpProcess(directory, program, { status: status.read, wake, pages: ours });
+      return new DumpProcess(directory, program, hook, { status: status.read, wake, pages: ours });
     } catch (error) {
+      hook[Symbol.dispose]();
       for (const fd of [wake, ours, status.read]) close(fd);
       rmSync(directory, { recursive: true, force: true });
       throw error;
@@ -87,6 +97,15 @@ export class DumpProcess implements AsyncDisposable {
       close(theirs);
       close(status.write);
     }
+  }
+
+  /** Resolves when all images are written, and CRIU waits for `goOn`. */
+  get written(): Promise<void> {
+    return this.#hook.reached;
+  }
+
+  goOn(): void {
+    this.#hook.answer('go');
   }
 
   /**
@@ -102,9 +121,12 @@ export class DumpProcess implements AsyncDisposable {
 
   /** Gives up: the unit runs on. Waits until CRIU is gone; ends it if it does not go by itself. */
   async abort(): Promise<void> {
+    this.#hook.answer('stop');
     this.#closePages();
     signalEventfd(this.wakeFd);
-    await this.#ended(abortTimeoutMs).catch(() => {});
+    const end = await this.#ended(abortTimeoutMs).catch(() => undefined);
+    // A CRIU that was killed may have had a child at work, which does not end with it.
+    if (end?.signal !== undefined) for (const left of leftoverDump(this.directory)) killProcess(left);
   }
 
   /** Rejects when CRIU has ended, with the reason from its log: it should not before it is released. */
@@ -137,27 +159,18 @@ export class DumpProcess implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.abort();
+    this.#hook[Symbol.dispose]();
     close(this.statusFd);
     close(this.wakeFd);
     rmSync(this.directory, { recursive: true, force: true });
   }
 }
 
-/** A CRIU that a dead daemon has left behind in `directory`; `undefined` if there is none. */
-export function leftoverDump(directory: string): ProcessIdentity | undefined {
-  try {
-    const identity = JSON.parse(
-      readFileSync(path.join(directory, 'criu.json'), 'utf8'),
-    ) as ProcessIdentity | null;
-    return identity !== null && isAlive(identity) ? identity : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** Removes what a dump has left in `directory`; returns whether there was anything. */
-export function clearLeftoverDump(directory: string): boolean {
-  const existed = existsSync(directory);
-  rmSync(directory, { recursive: true, force: true });
-  return existed;
+/** The processes of a dump in `directory` whose daemon is dead, or whose CRIU is; known by their command line. */
+export function leftoverDump(directory: string): ProcessIdentity[] {
+  return readAllPids().flatMap((pid) => {
+    const words = readCommandLine(pid);
+    if (words?.includes(directory) !== true || !words.includes('dump')) return [];
+    return identityOf(pid) ?? [];
+  });
 }

@@ -1,7 +1,8 @@
 /** Processes held by descriptor, so that a reused PID is never mistaken for them; and waiting for adopted children. */
 
-import { checked, lastErrno, libc, PollSet, POLLIN, SystemCallError } from './libc.ts';
+import { checked, close, lastErrno, libc, PollSet, POLLIN, SystemCallError } from './libc.ts';
 import { constants } from 'node:os';
+import { isAlive, type ProcessIdentity } from './process.ts';
 
 // Since 5.x new system calls have one number on all architectures.
 const SYS_pidfd_send_signal = 424;
@@ -25,6 +26,18 @@ export function signalPidfd(pidfd: number, signal: number): boolean {
   const errno = lastErrno();
   if (errno === ESRCH) return false;
   throw new SystemCallError(errno, 'pidfd_send_signal');
+}
+
+/** SIGKILL for exactly this process, whatever has become of its number; false if it has ended. */
+export function killProcess(identity: ProcessIdentity): boolean {
+  const pidfd = openPidfd(identity.pid);
+  if (pidfd === undefined) return false;
+  try {
+    // Asked again now that the descriptor holds it: the number may have passed to another process.
+    return isAlive(identity) && signalPidfd(pidfd, constants.signals.SIGKILL);
+  } finally {
+    close(pidfd);
+  }
 }
 
 /** Duplicates a descriptor of another process into this one (close-on-exec). */
