@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { killProcess } from '../src/linux/pidfd.ts';
 import { DaemonWorkers, debuggableEnvironment } from './support/daemon-workers.ts';
 import { outcomeOf } from './support/faults-job.ts';
 import { codeOf, rounds, Scene, type SceneOptions } from './support/faults-scene.ts';
-import { dumpingCriu, killProcess } from './support/faults-victims.ts';
+import { dumpingCriu } from './support/faults-victims.ts';
 
 // Whatever dies at whatever moment of a checkpoint: the job runs on, its network open, and finds everything in it right; older snapshots
 // are whole; nothing is left behind.

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it } from 'node:test';
+import { killProcess } from '../src/linux/pidfd.ts';
 import { outcomeOf } from './support/faults-job.ts';
 import { codeOf, rounds, Scene, type SceneOptions } from './support/faults-scene.ts';
-import { criuOf, killProcess, restoringMonitor } from './support/faults-victims.ts';
+import { criuOf, restoringMonitor } from './support/faults-victims.ts';
 
 // Whatever dies at whatever moment of a restart: the job has been restarted and finds everything in it right, or it is as it was before
 // and can be restarted; its snapshot is whole; nothing is left behind.

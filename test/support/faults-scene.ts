@@ -132,6 +132,7 @@ export async function rounds(
       const log = scene.node.daemonLog().split('\n').slice(-12).join('\n');
       throw new Error(
         `round ${number}, CAIRN_TEST_SEED=${seed}: ${(error as Error).message}\nthe job: ${said}\n${log}`,
+        { cause: error },
       );
     }
   }

@@ -1,7 +1,6 @@
-import { closeSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { openPidfd, signalPidfd } from '../../src/linux/pidfd.ts';
 import {
   identityOf,
   isAlive,
@@ -9,20 +8,6 @@ import {
   readChildren,
   readCommandLine,
 } from '../../src/linux/process.ts';
-
-const SIGKILL = 9;
-
-/** SIGKILL for exactly this process; false if it has ended. */
-export function killProcess(identity: ProcessIdentity): boolean {
-  const pidfd = openPidfd(identity.pid);
-  if (pidfd === undefined) return false;
-  try {
-    // Asked again now that the descriptor holds it: the number may have passed to another process.
-    return isAlive(identity) && signalPidfd(pidfd, SIGKILL);
-  } finally {
-    closeSync(pidfd);
-  }
-}
 
 /** Looks every 2 ms until there is one, or `signal` says that there will be none. */
 async function awaitVictim(
