@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
 import type { Criu } from '../criu/find.ts';
@@ -205,7 +206,7 @@ export class CheckpointRun implements AsyncDisposable {
       // A unit that ends with the checkpoint stays frozen until the snapshot is safe: nothing may come after it.
       if (then !== 'continue') published = await this.#publish(frozen, facts, writer, timings);
       this.#phase('thaw');
-      await this.#letGo(dump, preflight);
+      await this.#letGo(dump, preflight, frozen);
       releasedMs = performance.timeOrigin + performance.now();
       timings.frozenMs = releasedMs - Math.min(stopped.atMs ?? frozen.frozenAtMs, frozen.frozenAtMs);
     } catch (error) {
@@ -231,10 +232,15 @@ export class CheckpointRun implements AsyncDisposable {
   }
 
   /** Ends the dump as the request wants it. */
-  async #letGo(dump: DumpProcess, preflight: Preflight): Promise<void> {
+  async #letGo(dump: DumpProcess, preflight: Preflight, frozen: FrozenUnit): Promise<void> {
     const { unit, then } = this.#request;
     if (then === 'continue') return dump.release();
-    if (then === 'stop') return keepStopped(unit.id, preflight.pids, preflight.stopped, () => dump.release());
+    if (then === 'stop') {
+      await keepStopped(unit.id, preflight.pids, preflight.stopped, () => dump.release());
+      // CRIU only tidies up behind processes that it lets run.
+      removeLinkRemaps(unit, frozen);
+      return removeCriuLocks(preflight.rootPid);
+    }
     // Killed while frozen: no instruction is executed after the moment that was saved.
     // Only the signal at first: as long as CRIU traces them, nobody can take the dead away.
     await unit.sendSignal(constants.signals.SIGKILL);
@@ -258,7 +264,7 @@ export class CheckpointRun implements AsyncDisposable {
     given.catch(() => {});
     const failure = dump.failure();
     failure.catch(() => {});
-    const reading = capture.run(dump.statusFd, onFrozen);
+    const reading = capture.run(dump, onFrozen);
     reading.catch(() => {});
     try {
       return await Promise.race([reading, given, failure]);
@@ -313,6 +319,15 @@ export class CheckpointRun implements AsyncDisposable {
   #remainingMs(): number {
     return this.#request.deadlineMs - this.#elapsed();
   }
+}
+
+/** Removes the names that CRIU gave to unlinked files for the restore; they are in the snapshot. */
+function removeLinkRemaps(unit: Unit, frozen: FrozenUnit): void {
+  const roots = { root: unit.paths.rootfs, shm: unit.paths.shm };
+  for (const { name, entries } of frozen.layers)
+    for (const entry of entries)
+      if (/(^|\/)link_remap\.\d+$/.test(entry.path))
+        rmSync(path.join(roots[name], Buffer.from(entry.path, 'latin1').toString('utf8')), { force: true });
 }
 
 /** Where CRIU's socket, log and statistics are during a dump. */

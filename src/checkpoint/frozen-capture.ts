@@ -2,6 +2,7 @@ import { readStatus, readTree } from '../linux/process.ts';
 import { CairnError } from '../errors.ts';
 import type { LayerEntry } from '../store/manifest.ts';
 import { type CaptureSet, oneReaderBytes } from './capture-pool.ts';
+import type { DumpProcess } from './dump-process.ts';
 import type { ReadMemory, ReceivedImage, SharedCounter } from './capture-protocol.ts';
 import { type LayerCapture, newCounter, sharedWritableFiles, stopCounter } from './layer-capture.ts';
 import { type MergedMemory, mergeMemory } from './memory-merge.ts';
@@ -59,10 +60,11 @@ export class FrozenCapture {
   }
 
   /** `onFrozen` is called once, when the tree is known to be frozen. */
-  async run(statusFd: number, onFrozen: () => void): Promise<FrozenUnit> {
+  async run(dump: DumpProcess, onFrozen: () => void): Promise<FrozenUnit> {
+    const { statusFd } = dump;
     let frozenAtMs = 0;
     let failed: unknown;
-    const images = await this.#workers.stream.request({ op: 'receive-images', statusFd }, (event) => {
+    const receiving = this.#workers.stream.request({ op: 'receive-images', statusFd }, (event) => {
       try {
         if (event.kind === 'frozen') {
           frozenAtMs = event.atMs;
@@ -74,9 +76,14 @@ export class FrozenCapture {
         failed ??= error;
       }
     });
-    if (failed !== undefined) throw failed;
+    // Awaited later; a failure must not count as unhandled until then.
+    receiving.catch(() => {});
+    await Promise.race([dump.written, receiving]);
     const dumpedAtMs = performance.timeOrigin + performance.now();
     const layers = await this.#readLayers();
+    dump.goOn();
+    const images = await receiving;
+    if (failed !== undefined) throw failed;
     const memory: CapturedMemory[] = [];
     for (const { unitPid, pagesId, segments, parts } of this.#reads)
       memory.push({ unitPid, pagesId, ...mergeMemory(await parts, segments.starts.length - 1) });
@@ -117,11 +124,14 @@ export class FrozenCapture {
 
   async #readLayers(): Promise<FrozenUnit['layers']> {
     const mapped = sharedWritableFiles([...(this.#hostPids?.values() ?? [])]);
-    const { stream, readers } = this.#workers;
+    // The stream's thread is busy until CRIU goes on, and CRIU waits for this.
+    const [first, ...others] = this.#workers.readers;
+    if (first === undefined) throw new Error('a capture set without readers');
+    const workers = [first, ...others] as const;
     const layers: FrozenUnit['layers'] = [];
     for (const layer of this.#layers) {
       const always = layer.name === 'shm' ? 'all' : mapped;
-      const result = await layer.update([stream, ...readers], 'stage', always, this.#onBytes);
+      const result = await layer.update(workers, 'stage', always, this.#onBytes);
       layers.push({ name: layer.name, ...result });
     }
     return layers;

@@ -162,6 +162,11 @@ function ofDescriptor(
       'a POSIX message queue cannot be read without taking its messages',
       'use System V queues or a socket',
     );
+  if (descriptor.lostWatch !== undefined)
+    return named(
+      descriptor.lostWatch,
+      'let the program watch the path anew, or not use inotify (tail: `tail -F ---disable-inotify`)',
+    );
   const variant = descriptor.variant === undefined ? undefined : variants[descriptor.variant];
   if (variant !== undefined) return named(variant.reason, variant.remedy);
   if (target.startsWith('/dev/') && !harmlessDevices.test(target.replace(/ \(deleted\)$/, '')))

@@ -1,8 +1,12 @@
 import type { Criu } from '../criu/find.ts';
+import { CairnError } from '../errors.ts';
 import type { Store } from '../store/store.ts';
 import type { CapturePool } from './capture-pool.ts';
 import { CheckpointRun, type LayerMemory } from './checkpoint-run.ts';
 import type { CheckpointRequest, CheckpointResult } from './checkpoint-request.ts';
+
+/** How often a checkpoint is begun if processes come and go too quickly for it. */
+const attempts = 4;
 
 /** Saves units of this node. One for the daemon. */
 export class UnitCheckpointer {
@@ -22,6 +26,18 @@ export class UnitCheckpointer {
    * reason is thrown.
    */
   async checkpoint(request: CheckpointRequest): Promise<CheckpointResult> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#attempt(request);
+      } catch (error) {
+        // A process that ended while CRIU was stopping them one after the other; the next time it is not there.
+        const passing = error instanceof CairnError && error.code === 'process-gone';
+        if (!passing || attempt === attempts || request.signal.aborted) throw error;
+      }
+    }
+  }
+
+  async #attempt(request: CheckpointRequest): Promise<CheckpointResult> {
     await using run = new CheckpointRun(
       request,
       this.#store,

@@ -9,6 +9,7 @@ import { findProgram } from '../linux/find-program.ts';
 import { runProgram } from '../linux/run-program.ts';
 import { socketKind } from '../linux/socket.ts';
 import { stopSignalOf } from '../linux/stop-signal.ts';
+import { isInotify, WatchFinder } from './watched-files.ts';
 
 /** One open descriptor, as far as it can decide whether the process can be saved. */
 export interface OpenDescriptor {
@@ -19,6 +20,8 @@ export interface OpenDescriptor {
   fileSystem: string | undefined;
   /** What its target does not tell: a pipe that keeps messages apart (O_DIRECT), an eventfd that counts down (EFD_SEMAPHORE). */
   variant?: 'packet-pipe' | 'eventfd-semaphore';
+  /** Of an inotify descriptor: why its watches cannot be saved, if one cannot. */
+  lostWatch?: string;
   /** Of a socket. */
   socket?: { domain: number; type: number; protocol: number };
 }
@@ -75,6 +78,7 @@ export async function readUnitResources(
   const fileSystems = new Map(mounts.map((mount) => [mount.id, mount.type]));
   const rootNamespaces = readNamespaces(rootPid);
   const processes: ProcessResources[] = [];
+  const watches = new WatchFinder(rootPid);
   for (const pid of tree) {
     const status = readStatus(pid);
     if (status === undefined || status.state === 'Z' || status.state === 'X') continue;
@@ -89,7 +93,7 @@ export async function readUnitResources(
       tracer: status.tracer,
       uid: status.uids[1],
       residentBytes: status.residentBytes + status.swappedBytes + status.hugetlbBytes,
-      descriptors: descriptorsOf(pid, fileSystems),
+      descriptors: descriptorsOf(pid, fileSystems, watches),
       devices: devicesOf(pid),
       ownNamespaces: namespaceKinds.filter((kind) => own?.get(kind) !== rootNamespaces?.get(kind)),
     });
@@ -123,7 +127,11 @@ function readMounts(pid: number) {
   }
 }
 
-function descriptorsOf(pid: number, fileSystems: ReadonlyMap<number, string>): OpenDescriptor[] {
+function descriptorsOf(
+  pid: number,
+  fileSystems: ReadonlyMap<number, string>,
+  watches: WatchFinder,
+): OpenDescriptor[] {
   let pidfd: number | undefined;
   try {
     return (readDescriptors(pid) ?? []).map(({ fd, target }) => {
@@ -131,6 +139,15 @@ function descriptorsOf(pid: number, fileSystems: ReadonlyMap<number, string>): O
         pidfd ??= openPidfd(pid);
         const socket = pidfd === undefined ? undefined : kindOfSocket(pidfd, fd);
         return { fd, target, fileSystem: undefined, ...(socket === undefined ? {} : { socket }) };
+      }
+      if (isInotify(target)) {
+        const lost = watches.fates(pid, fd).find((fate) => fate.kind === 'lost');
+        return {
+          fd,
+          target,
+          fileSystem: undefined,
+          ...(lost === undefined ? {} : { lostWatch: lost.reason }),
+        };
       }
       // Only where it can matter: it costs a read for each.
       const info = /^(\/|pipe:|anon_inode:\[eventfd\])/.test(target)
