@@ -42,6 +42,8 @@ export type CaptureRequest =
   | {
       op: 'restore-layer';
       root: string;
+      /** The layer that it takes the place of. */
+      before: string | undefined;
       entries: readonly RestoredEntry[];
       plan: ReadPlan;
       environment: ReaderEnvironment;

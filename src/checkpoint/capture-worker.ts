@@ -82,7 +82,7 @@ function answer(request: CaptureRequest, tell: (event: CaptureEvent) => void): u
       );
     case 'restore-layer': {
       using reader = new ChunkReader(request.environment, request.plan);
-      restoreLayer(request.root, request.entries, reader);
+      restoreLayer(request.root, request.entries, reader, request.before);
       return undefined;
     }
     case 'finish': {

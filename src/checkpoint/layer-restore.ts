@@ -1,15 +1,27 @@
 import {
   chmodSync,
   closeSync,
+  constants,
+  copyFileSync,
   ftruncateSync,
   lchownSync,
   linkSync,
+  lstatSync,
   mkdirSync,
   openSync,
+  readSync,
+  renameSync,
   symlinkSync,
   writeSync,
 } from 'node:fs';
-import { deviceNumber, makeNode, setAttribute, setTimes } from '../linux/file.ts';
+import {
+  deviceNumber,
+  getAttribute,
+  listAttributes,
+  makeNode,
+  setAttribute,
+  setTimes,
+} from '../linux/file.ts';
 import type { ChunkReader } from '../store/chunk-reader.ts';
 import type { LayerEntry } from '../store/manifest.ts';
 import { CairnError } from '../errors.ts';
@@ -28,20 +40,32 @@ const nodeTypes = {
   whiteout: 0o020000,
 } as const;
 const blockBytes = 1024 * 1024;
+const pieceBytes = 64 * 1024;
+const copySuffix = '.cairn-copy';
 
 /**
  * Writes a layer into an empty directory: contents, owners, modes, attributes and times as they were. Entries come parents first, as
  * they were scanned.
  *
+ * `before`: the layer that this one takes the place of. A file that is there under the same name with the inode number that the snapshot
+ * knows keeps that inode: programs such as SQLite compare it with that of the file they have open. What `before` holds stays as it is.
+ *
  * Throws `layer-damaged` (permanent) for a path that would leave the directory; a manifest is signed, but a layer is written as root.
  */
-export function restoreLayer(root: string, entries: readonly RestoredEntry[], reader: ChunkReader): void {
+export function restoreLayer(
+  root: string,
+  entries: readonly RestoredEntry[],
+  reader: ChunkReader,
+  before?: string,
+): void {
+  const old = before === undefined ? undefined : Buffer.from(before, 'utf8').toString('latin1');
   const base = Buffer.from(root, 'utf8').toString('latin1');
   const buffer = Buffer.alloc(blockBytes);
   for (const entry of entries) {
     checkPath(entry.path);
     const path = `${base}/${entry.path}`;
-    create(base, path, entry, reader, buffer);
+    const kept = old !== undefined && entry.type === 'file' && keepInode(`${old}/${entry.path}`, path, entry);
+    create(base, path, entry, reader, buffer, kept);
     if (entry.type === 'hardlink') continue;
     lchownSync(bytesOfPath(path), entry.uid, entry.gid);
     // After the owner: changing that clears set-user-ID bits and file capabilities.
@@ -64,14 +88,21 @@ function checkPath(path: string): void {
     throw new CairnError('permanent', 'layer-damaged', `the layer holds the path ${JSON.stringify(path)}`);
 }
 
-function create(base: string, path: string, entry: RestoredEntry, reader: ChunkReader, buffer: Buffer): void {
+function create(
+  base: string,
+  path: string,
+  entry: RestoredEntry,
+  reader: ChunkReader,
+  buffer: Buffer,
+  kept: boolean,
+): void {
   const bytes = bytesOfPath(path);
   switch (entry.type) {
     case 'directory':
       if (entry.path !== '.') mkdirSync(bytes, { mode: 0o700 });
       return;
     case 'file':
-      writeContent(bytes, entry, reader, buffer);
+      writeContent(bytes, entry, reader, buffer, kept);
       return;
     case 'symlink':
       symlinkSync(bytesOfPath(entry.target ?? ''), bytes);
@@ -87,34 +118,73 @@ function create(base: string, path: string, entry: RestoredEntry, reader: ChunkR
   }
 }
 
-/** Zero runs stay holes. */
-function writeContent(path: Buffer, entry: RestoredEntry, reader: ChunkReader, buffer: Buffer): void {
-  const fd = openSync(path, 'wx', 0o600);
+/** Zero runs stay holes; in a file that is kept, blocks that are right already are not written. */
+function writeContent(
+  path: Buffer,
+  entry: RestoredEntry,
+  reader: ChunkReader,
+  buffer: Buffer,
+  kept: boolean,
+): void {
+  const fd = openSync(path, kept ? 'r+' : 'wx', 0o600);
+  const present = kept ? Buffer.alloc(blockBytes) : undefined;
+  const write = (bytes: Uint8Array, position: number) => {
+    if (present === undefined ? isZero(bytes) : holds(fd, present, bytes, position)) return;
+    writeAll(fd, bytes, position);
+  };
   try {
     const { content } = entry;
     if (content === undefined) return;
-    if ('inline' in content) {
-      writeAll(fd, content.inline, 0);
-      return;
-    }
-    for (let position = 0; position < content.size; ) {
-      const got = reader.readRange(content.list, position, buffer);
-      if (got === 0) break;
-      for (let at = 0; at < got; at += 65536) {
-        const part = buffer.subarray(at, Math.min(at + 65536, got));
-        if (!isZero(part)) writeAll(fd, part, position + at);
+    if ('inline' in content) write(content.inline, 0);
+    else
+      for (let position = 0; position < content.size; ) {
+        const got = reader.readRange(content.list, position, buffer);
+        if (got === 0) break;
+        for (let at = 0; at < got; at += pieceBytes)
+          write(buffer.subarray(at, Math.min(at + pieceBytes, got)), position + at);
+        position += got;
       }
-      position += got;
-    }
     ftruncateSync(fd, content.size);
   } finally {
     closeSync(fd);
   }
 }
 
-const zeros = Buffer.alloc(65536);
+/** Whether a file holds these bytes at a position. */
+function holds(fd: number, room: Buffer, bytes: Uint8Array, position: number): boolean {
+  const got = readSync(fd, room, 0, bytes.length, position);
+  return got === bytes.length && room.compare(bytes, 0, bytes.length, 0, got) === 0;
+}
 
-function isZero(bytes: Buffer): boolean {
+/**
+ * Gives the file of the old layer its new place too if it is the very file that the snapshot knows. If its content has changed since, a
+ * copy takes its place in the old layer. Returns whether it was so.
+ */
+function keepInode(old: string, path: string, entry: RestoredEntry): boolean {
+  const from = bytesOfPath(old);
+  const stat = lstatSync(from, { bigint: true, throwIfNoEntry: false });
+  if (stat === undefined || !stat.isFile() || stat.nlink !== 1n || Number(stat.ino) !== entry.ino)
+    return false;
+  linkSync(from, bytesOfPath(path));
+  const same = String(stat.ctimeNs) === entry.ctimeNs && Number(stat.size) === entry.size;
+  if (!same) {
+    const copy = bytesOfPath(`${old}${copySuffix}`);
+    copyFileSync(from, copy, constants.COPYFILE_FICLONE);
+    lchownSync(copy, Number(stat.uid), Number(stat.gid));
+    chmodSync(copy, Number(stat.mode) & 0o7777);
+    for (const name of listAttributes(from)) {
+      const value = name.startsWith('system.') ? undefined : getAttribute(from, name);
+      if (value !== undefined) setAttribute(copy, name, value);
+    }
+    setTimes(copy, stat.atimeNs, stat.mtimeNs);
+    renameSync(copy, from);
+  }
+  return true;
+}
+
+const zeros = Buffer.alloc(pieceBytes);
+
+function isZero(bytes: Uint8Array): boolean {
   return zeros.compare(bytes, 0, bytes.length, 0, bytes.length) === 0;
 }
 

@@ -1,6 +1,15 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { linkSync, lstatSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -76,6 +85,40 @@ test('R09 a writable layer comes back with owners, modes, times, links, attribut
   assert.equal(lstatSync(path.join(to.directory, 'a/gone')).rdev, 0);
   const names = scanLayer(to.directory).flatMap(({ xattrs = [] }) => xattrs.map(({ name }) => name));
   assert.deepEqual(names.sort(), ['trusted.overlay.opaque', 'user.note']);
+});
+
+test('R09 a file that is still there keeps its inode and gets the content of the snapshot; the old layer stays as it was', (t) => {
+  if (!isRoot) return t.skip('needs root for owners');
+  using before = scratch();
+  using to = scratch();
+  const at = (name: string) => path.join(before.directory, name);
+  const large = Buffer.alloc(300_000, 'x');
+  writeFileSync(at('changed'), large);
+  writeFileSync(at('same'), 'same');
+  writeFileSync(at('replaced'), 'first');
+  const entries = withContents(before.directory);
+  const inodes = new Map(scanLayer(before.directory).map(({ path: name, ino }) => [name, ino]));
+  const changed = Buffer.concat([large.subarray(0, 200_000), Buffer.from('changed since')]);
+  writeFileSync(at('changed'), changed);
+  // Another file under the same name, while the first one's inode cannot be taken again.
+  writeFileSync(at('other'), 'second');
+  renameSync(at('other'), at('replaced'));
+
+  restoreLayer(to.directory, entries, noReader, before.directory);
+
+  assert.deepEqual(readFileSync(path.join(to.directory, 'changed')), large);
+  assert.equal(readFileSync(path.join(to.directory, 'replaced'), 'utf8'), 'first');
+  for (const name of ['changed', 'same'])
+    assert.equal(statSync(path.join(to.directory, name)).ino, inodes.get(name), name);
+  assert.deepEqual(readFileSync(at('changed')), changed);
+  assert.equal(readFileSync(at('same'), 'utf8'), 'same');
+  assert.equal(readFileSync(at('replaced'), 'utf8'), 'second');
+  assert.deepEqual(
+    scanLayer(before.directory)
+      .map(({ path: name }) => name)
+      .sort(),
+    ['.', 'changed', 'replaced', 'same'],
+  );
 });
 
 test('M01 a layer with a path that leaves its directory is refused', () => {

@@ -126,7 +126,7 @@ export class UnitRestarter {
       putBackLayer(upper);
     };
     try {
-      await this.#writeLayers(unit, nextLayer(upper), image, signal);
+      await this.#writeLayers(unit, nextLayer(upper), image, signal, upper);
       swapLayer(upper);
     } catch (error) {
       await putBack();
@@ -135,7 +135,14 @@ export class UnitRestarter {
     return { unit, undo: { run: putBack, forget: async () => forgetLayer(upper) } };
   }
 
-  async #writeLayers(unit: Unit, upper: string, image: UnitImage, signal: AbortSignal): Promise<void> {
+  /** `before`: the layer that the new one in `upper` will take the place of. */
+  async #writeLayers(
+    unit: Unit,
+    upper: string,
+    image: UnitImage,
+    signal: AbortSignal,
+    before?: string,
+  ): Promise<void> {
     mkdirSync(upper, { mode: 0o755 });
     unit.mountShm();
     await using workers = this.#pool.lease();
@@ -148,7 +155,8 @@ export class UnitRestarter {
       const plan = this.#store.resolve(lists.lists);
       const environment = this.#store.readerEnvironment(plan);
       const root = layer.name === 'root' ? upper : unit.paths.shm;
-      await workers.stream.request({ op: 'restore-layer', root, entries, plan, environment });
+      const old = layer.name === 'root' ? before : undefined;
+      await workers.stream.request({ op: 'restore-layer', root, before: old, entries, plan, environment });
     }
   }
 
