@@ -1,9 +1,9 @@
-import { lstatSync, writeFileSync } from 'node:fs';
+import { type BigIntStats, lstatSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { encodeIrmapCache, irmapCacheName, type WatchedFile } from '../criu/irmap-cache.ts';
 import { deviceParts } from '../linux/file.ts';
-import { mountsOf } from '../linux/mounts.ts';
-import { decodeOverlayHandle, type OverlayLayers, overlayLayers, pathInOverlay } from '../linux/overlay.ts';
+import { type Mount, mountsOf } from '../linux/mounts.ts';
+import { decodeOverlayHandle, overlayLayers, pathInOverlay } from '../linux/overlay.ts';
 import { readDescriptors } from '../linux/process-descriptors.ts';
 import { readTree, unlessGone } from '../linux/process.ts';
 import { readWatches, type Watch } from '../linux/watches.ts';
@@ -14,13 +14,16 @@ export type WatchFate =
   | { kind: 'found' }
   | { kind: 'lost'; reason: string };
 
+/** File systems whose files CRIU cannot open by handle; what is mounted itself has a path all the same. */
+const withoutHandles = ['proc', 'devpts', 'devtmpfs'];
+
 /**
  * Finds the files behind the watches of inotify. CRIU opens them by their handles, which an overlay does not allow; but the handle
  * of an overlay has that of the real file in it, and its path says where the overlay shows it.
  */
 export class WatchFinder {
   readonly #rootPid: number;
-  #root: { device: number; layers: OverlayLayers } | undefined | null = null;
+  #known: readonly Mount[] | undefined;
 
   /** `rootPid`: the first process of the unit. */
   constructor(rootPid: number) {
@@ -38,37 +41,44 @@ export class WatchFinder {
         kind: 'lost',
         reason: 'this kernel does not tell which file is watched (Linux 6.6 and newer do)',
       };
-    const root = this.#overlay();
+    const mounts = this.#mounts().filter((mount) => kernelDevice(mount.device) === device);
+    const told = (file: string): WatchFate => ({ kind: 'told', file: { device, inode, path: file } });
     const real = decodeOverlayHandle(handle);
-    if (root === undefined || real === undefined || device !== root.device) return { kind: 'found' };
-    const found = pathInOverlay(root.layers, real);
-    if (found === undefined || !this.#leadsTo(found, device, inode))
+    const root = mounts.findLast(({ mountPoint }) => mountPoint === '/');
+    const layers = root && overlayLayers(root);
+    if (layers !== undefined && real !== undefined) {
+      const found = pathInOverlay(layers, real);
+      if (found !== undefined && this.#leadsTo(found, device, inode)) return told(found);
       return { kind: 'lost', reason: 'a watched file has been removed, or cannot be found by its inode' };
-    return { kind: 'told', file: { device, inode, path: found } };
+    }
+    const itself = mounts.find(({ mountPoint }) => this.#leadsTo(mountPoint, device, inode));
+    if (itself !== undefined) return told(itself.mountPoint);
+    const type = mounts.map((mount) => mount.type).find((one) => withoutHandles.includes(one));
+    if (type === undefined) return { kind: 'found' };
+    return { kind: 'lost', reason: `a watch of a file of ${type} cannot be saved` };
   }
 
   /** The same comparison that CRIU makes. */
   #leadsTo(file: string, device: number, inode: bigint): boolean {
-    const stat = unlessGone(() =>
-      lstatSync(path.join(`/proc/${this.#rootPid}/root`, file), { bigint: true, throwIfNoEntry: false }),
-    );
-    if (stat === undefined) return false;
+    let stat: BigIntStats;
+    try {
+      stat = lstatSync(path.join(`/proc/${this.#rootPid}/root`, file), { bigint: true });
+    } catch {
+      return false;
+    }
     const { major, minor } = deviceParts(Number(stat.dev));
-    return stat.ino === inode && major * 2 ** 20 + minor === device;
+    return stat.ino === inode && kernelDevice(`${major}:${minor}`) === device;
   }
 
-  #overlay(): { device: number; layers: OverlayLayers } | undefined {
-    if (this.#root === null) {
-      this.#root = undefined;
-      const mount = unlessGone(() => mountsOf(this.#rootPid))?.findLast(
-        ({ mountPoint }) => mountPoint === '/',
-      );
-      const layers = mount && overlayLayers(mount);
-      const [major = 0, minor = 0] = mount?.device.split(':').map(Number) ?? [];
-      if (layers !== undefined) this.#root = { device: major * 2 ** 20 + minor, layers };
-    }
-    return this.#root ?? undefined;
+  #mounts(): readonly Mount[] {
+    this.#known ??= unlessGone(() => mountsOf(this.#rootPid)) ?? [];
+    return this.#known;
   }
+}
+
+function kernelDevice(device: string): number {
+  const [major = 0, minor = 0] = device.split(':').map(Number);
+  return major * 2 ** 20 + minor;
 }
 
 /** Whether a descriptor is one of inotify, by what /proc/PID/fd calls it. */

@@ -35,11 +35,12 @@ export const imageMagics = {
   seccomp: 0x64413049,
   memfd: 0x48453499,
   stats: 0x57093306,
+  'irmap-cache': 0x57004059,
 } as const;
 
 export type ImageKind = keyof typeof imageMagics;
 
-const serviceKinds: ReadonlySet<string> = new Set<ImageKind>(['stats']);
+const serviceKinds: ReadonlySet<string> = new Set<ImageKind>(['stats', 'irmap-cache']);
 
 /** Longest single record Cairn accepts; CRIU's largest are the mm images of processes with very many mappings. */
 const longestRecord = 64 * 1024 * 1024;

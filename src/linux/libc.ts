@@ -109,6 +109,7 @@ function bindAll() {
     utimensat: call('utimensat', [int, text, pointer, int]),
     syncfs: call('syncfs', [int]),
     flock: call('flock', [int, int]),
+    openByHandleAt: call('open_by_handle_at', [int, pointer, int]),
     syscall: call('syscall', [long, long, long, long, long, long], long),
   };
 }
