@@ -18,7 +18,7 @@ const abortTimeoutMs = 3000;
 
 const logFile = 'dump.log';
 
-/** Descriptors of the child process: 3 is the page socket, 4 the status pipe. */
+/** Descriptors of the child process: 3 is the page socket, 4 the status pipe, 5 and 6 are those of the hook. */
 const pageSocketFd = 3;
 const statusFd = 4;
 
@@ -68,7 +68,7 @@ export class DumpProcess implements AsyncDisposable {
     const wake = eventfd();
     const [ours, theirs] = socketPair();
     const status = pipe();
-    const hook = new DumpHook(directory);
+    const hook = new DumpHook();
     try {
       await listen(directory, wake);
       const argv = dumpCommand({
@@ -80,8 +80,7 @@ export class DumpProcess implements AsyncDisposable {
         actionScripts: [hook.actionScript],
       });
       const program = new Program([criu, ...argv], {
-        descriptors: [theirs, status.write],
-        env: { ...process.env, ...hook.environment },
+        descriptors: [theirs, status.write, ...hook.descriptors],
         ignoreSigpipe: true,
       });
       writeFileSync(path.join(directory, 'criu.json'), JSON.stringify(identityOf(program.pid ?? 0) ?? null), {
@@ -96,6 +95,7 @@ export class DumpProcess implements AsyncDisposable {
     } finally {
       close(theirs);
       close(status.write);
+      hook.lent();
     }
   }
 
