@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { createInterface } from 'node:readline';
 import test from 'node:test';
 import { endTcpRepairs } from './thaw-check.ts';
 
@@ -24,8 +25,8 @@ for (const ended of [false, true])
   test(`R21 a connection that CRIU has left in repair mode ${ended ? 'works again' : 'does not work'}`, async (t) => {
     if (process.getuid?.() !== 0) return t.skip('repair mode needs root');
     const child = spawn('python3', ['-c', program], { stdio: ['pipe', 'pipe', 'inherit'] });
-    const said = child.stdout.setEncoding('utf8')[Symbol.asyncIterator]();
-    assert.equal((await said.next()).value, 'ready\n');
+    const said = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+    assert.equal((await said.next()).value, 'ready');
     if (ended) endTcpRepairs([child.pid ?? 0]);
     const exit = once(child, 'exit');
     child.stdin.end('go\n');

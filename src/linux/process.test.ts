@@ -46,7 +46,8 @@ test('this process and its child as /proc shows them', async () => {
   });
   const pid = child.pid ?? 0;
   const deadline = Date.now() + 5000;
-  while (readTree(pid).length < 2 && Date.now() < deadline)
+  // The child is there before it has become `sleep`.
+  while (readCommandLine(readTree(pid)[1] ?? 0)?.[0] !== 'sleep' && Date.now() < deadline)
     await new Promise((resolve) => setTimeout(resolve, 5));
   const tree = readTree(pid);
   assert.equal(tree.length, 2);
