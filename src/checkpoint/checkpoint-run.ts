@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Criu } from '../criu/find.ts';
 import { CairnError } from '../errors.ts';
 import { readStat, readTree } from '../linux/process.ts';
@@ -269,8 +270,10 @@ export class CheckpointRun implements AsyncDisposable {
     try {
       return await Promise.race([reading, given, failure]);
     } catch (error) {
-      // What CRIU's log says is the better reason, and it ends at once when the image streamer has failed.
-      if (error instanceof CairnError && error.code === 'criu-gave-up') await failure;
+      // What CRIU's log says is the better reason, if it is what has failed.
+      const why = error instanceof CairnError ? error.code : '';
+      if (followsFromCriu.has(why))
+        await Promise.race([failure, delay(criuEndMs, undefined, { ref: false })]);
       throw error;
     }
   }
@@ -329,6 +332,11 @@ function removeLinkRemaps(unit: Unit, frozen: FrozenUnit): void {
       if (/(^|\/)link_remap\.\d+$/.test(entry.path))
         rmSync(path.join(roots[name], Buffer.from(entry.path, 'latin1').toString('utf8')), { force: true });
 }
+
+/** Errors in what CRIU sends: mostly it has ended, or is about to. */
+const followsFromCriu: ReadonlySet<string> = new Set(['criu-gave-up', 'criu-protocol', 'image-damaged']);
+/** How long its end is waited for then. */
+const criuEndMs = 1000;
 
 /** Where CRIU's socket, log and statistics are during a dump. */
 export function dumpDirectory(unit: Unit): string {
