@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { encodeImage } from '../criu/image-file.ts';
 import { encodePagemap } from '../criu/pagemap.ts';
+import { Message } from '../criu/protobuf.ts';
 import { ImageCollector } from './image-collector.ts';
 import type { StreamSink } from './layer-read.ts';
 
@@ -56,6 +58,33 @@ test('pages that were thrown away and belong to no process are an error', () => 
   images.end(0);
   images.end(1);
   assert.throws(() => images.finish(), { code: 'image-order' });
+});
+
+test('R07 timers in the table of open files are repaired, however long it is', () => {
+  const timer = (value: number) =>
+    new Message()
+      .set(1, 17)
+      .set(2, 1)
+      .set(12, new Message().set(5, 1).set(7, value).set(8, 0).set(9, 6).encode());
+  const many = Array.from({ length: 5000 }, (_, id) =>
+    new Message().set(1, 2).set(2, id).set(18, new Uint8Array(20)),
+  );
+  for (const others of [[], many]) {
+    const { images, blocks } = collector();
+    const image = encodeImage('files', [...others, timer(0)]);
+    images.open(0, 'files.img');
+    for (let at = 0; at < image.length; at += 10_000) images.data(0, image.subarray(at, at + 10_000));
+    images.end(0);
+    const [kept] = images.finish();
+    assert.equal(kept?.content.size, image.length);
+    if (others.length === 0)
+      assert.deepEqual(kept?.content, { size: image.length, inline: encodeImage('files', [timer(6)]) });
+    else
+      assert.equal(
+        blocks.flat().reduce((sum, size) => sum + size, 0),
+        image.length,
+      );
+  }
 });
 
 test('small images stay as they are', () => {

@@ -1,6 +1,7 @@
 import { CairnError } from '../errors.ts';
 import { pagemapId, pagesId } from '../criu/image-file.ts';
 import { decodePagemap } from '../criu/pagemap.ts';
+import { repairTimers } from '../criu/timerfd-repair.ts';
 import { inlineLimitBytes } from '../store/format.ts';
 import type { ReceivedImage } from './capture-protocol.ts';
 import type { StreamSink } from './layer-read.ts';
@@ -8,6 +9,8 @@ import type { StreamSink } from './layer-read.ts';
 /** Images that are kept as bytes while they arrive; a larger one goes into the store piece by piece. */
 const bufferedBytes = 64 * 1024;
 const blockBytes = 64 * 1024;
+/** The table of open files, which is repaired as a whole. */
+const openFiles = 'files.img';
 
 /** A page map that has arrived: of a process (PID inside the unit), or of shared memory. */
 export interface ArrivedPagemap {
@@ -51,6 +54,7 @@ export class ImageCollector {
       this.#discarded.add(pages);
       image = { kind: 'discard', name };
     } else if (isProcessPagemap(name)) image = { kind: 'pagemap', name, pieces: [] };
+    else if (name === openFiles) image = { kind: 'files', name, pieces: [] };
     else image = { kind: 'keep', name, pieces: [], bytes: 0, sink: undefined };
     if (pages !== undefined) this.#lastPagemap = undefined;
     else if (pagemapId(name) !== undefined) this.#lastPagemap = name;
@@ -61,7 +65,7 @@ export class ImageCollector {
     const image = this.#expect(stream);
     if (image.kind === 'discard') return;
     image.pieces.push(Buffer.from(bytes));
-    if (image.kind === 'pagemap') return;
+    if (image.kind !== 'keep') return;
     image.bytes += bytes.byteLength;
     if (image.bytes <= bufferedBytes && image.sink === undefined) return;
     image.sink ??= this.#openSink();
@@ -76,6 +80,21 @@ export class ImageCollector {
       this.#arrived(image.name, Buffer.concat(image.pieces));
       return;
     }
+    if (image.kind === 'files') {
+      const repaired = Buffer.from(repairTimers(Buffer.concat(image.pieces)));
+      this.#finish({
+        kind: 'keep',
+        name: image.name,
+        pieces: [repaired],
+        bytes: repaired.length,
+        sink: undefined,
+      });
+      return;
+    }
+    this.#finish(image);
+  }
+
+  #finish(image: KeptImage): void {
     if (image.sink === undefined) {
       const all = Buffer.concat(image.pieces);
       if (all.length <= inlineLimitBytes) {
@@ -135,6 +154,7 @@ type KeptImage = {
 type OpenImage =
   | KeptImage
   | { kind: 'pagemap'; name: string; pieces: Buffer[] }
+  | { kind: 'files'; name: string; pieces: Buffer[] }
   | { kind: 'discard'; name: string };
 
 function isProcessPagemap(name: string | undefined): boolean {

@@ -44,7 +44,19 @@ int main(void) {
   int ticked = MUST(timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK));
   struct itimerspec soon = {.it_value = {0, 1000}};
   MUST(timerfd_settime(ticked, 0, &soon, NULL));
+  /* Periodic, its expiry not read: the kernel lets it go on only with the read. */
+  int waiting = MUST(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK));
+  struct itimerspec often = {.it_value = {0, 1000}, .it_interval = {0, 30000000}};
+  MUST(timerfd_settime(waiting, 0, &often, NULL));
+  /* Set to points in time: one has passed and was read, the other is far. */
+  int past = MUST(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK)), absolute = MUST(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK));
+  struct itimerspec point = {.it_value = {0, 1}};
+  MUST(timerfd_settime(past, TFD_TIMER_ABSTIME, &point, NULL));
+  MUST(clock_gettime(CLOCK_MONOTONIC, &point.it_value));
+  point.it_value.tv_sec += 1000;
+  MUST(timerfd_settime(absolute, TFD_TIMER_ABSTIME, &point, NULL));
   probe_pause(5);
+  MUST(read(past, &value, 8));
   pid_t child = MUST(fork());
   if (child == 0) {
     probe_wait_quietly();
@@ -83,6 +95,20 @@ int main(void) {
   CHECK(llabs(1000 - passed - left.it_value.tv_sec) <= 2, "boottime timerfd: %ld s left after %ld s", (long)left.it_value.tv_sec, (long)passed);
   CHECK(left.it_interval.tv_sec == 7 && left.it_interval.tv_nsec == 5, "boottime timerfd: interval");
   CHECK(read(ticked, &value, 8) == 8 && value == 1, "the expired timerfd has lost its expiration");
+  CHECK(read(waiting, &value, 8) == 8 && value >= 1, "the periodic timerfd has lost its expiration");
+  int ticks = 0;
+  for (int i = 0; i < 100 && ticks < 2; i++) {
+    probe_pause(20);
+    ticks += read(waiting, &value, 8) == 8;
+  }
+  CHECK(ticks == 2, "the periodic timerfd has stopped");
+  CHECK(read(past, &value, 8) < 0 && errno == EAGAIN, "a timerfd that had expired and was read fires again");
+  MUST(timerfd_gettime(absolute, &left));
+  passed = probe_nanoseconds(CLOCK_MONOTONIC) - started;
+  /* Never early; late by what the restores took, during which the clock already goes. */
+  int64_t late = left.it_value.tv_sec * 1000000000 + left.it_value.tv_nsec + passed - 1000000000000;
+  CHECK(late > -50000000 && late < 5000000000, "absolute timerfd: %ld ms late after %ld ms", (long)(late / 1000000),
+        (long)(passed / 1000000));
   if (pidfd >= 0) {
     siginfo_t dead;
     CHECK(waitid(P_PIDFD, pidfd, &dead, WEXITED) == 0 && dead.si_pid == child && dead.si_status == 9, "the pidfd has lost its child");
