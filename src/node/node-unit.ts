@@ -83,9 +83,7 @@ export class NodeUnit implements JobUnit {
 
   /** A running unit whose monitor was killed gets a new one, which takes its output and its end over. */
   async ensureMonitored(): Promise<void> {
-    const { state } = await this.unit.status();
-    if (state !== 'running' && state !== 'suspended') return;
-    if (!(await this.unit.isMonitored())) await this.unit.launch({ kind: 'adopt' });
+    await this.unit.ensureMonitored();
   }
 
   /** Its output. Followed, it goes on over restarts until `ended` says that nothing more will come. */

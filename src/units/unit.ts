@@ -46,6 +46,8 @@ export interface UnitSurroundings {
   monitors: MonitorLauncher;
   /** Output streams of the units, held for the case that a monitor is killed. */
   streams: HeldStreams;
+  /** Units that are being given another monitor. */
+  adopting: Map<string, Promise<void>>;
   /** Directories of the host that no unit may see: those of the node itself. */
   hidden: readonly string[];
 }
@@ -186,7 +188,7 @@ export class Unit {
     }
   }
 
-  /** True while a monitor serves it. A unit that runs without one can be given one with `launch({ kind: 'adopt' })`. */
+  /** True while a monitor serves it. */
   async isMonitored(): Promise<boolean> {
     const answer = await askMonitor(this.paths.socket, { op: 'status' }, { timeoutMs: 5000 });
     if (answer === undefined) return false;
@@ -194,7 +196,30 @@ export class Unit {
     return true;
   }
 
-  /** Waits until its first process has ended. Throws the reason of the signal when that says stop. */
+  /** Gives a unit that runs without a monitor another one. One at a time: who comes second waits for the first. */
+  async ensureMonitored(): Promise<void> {
+    const { adopting } = this.#around;
+    const adopt = async () => {
+      const { state } = await this.status();
+      if (state !== 'running' && state !== 'suspended') return;
+      if (!(await this.isMonitored())) await this.launch({ kind: 'adopt' });
+    };
+    const running = adopting.get(this.id) ?? adopt().finally(() => adopting.delete(this.id));
+    adopting.set(this.id, running);
+    await running;
+  }
+
+  /** What has to be done when its monitor was killed: another one takes over, unless memory has still to come from the dead one. */
+  async #afterMonitor(): Promise<void> {
+    const record = readStatusRecord(this.paths.status);
+    if (record === undefined || !recordIsAlive(record, 'init') || recordIsAlive(record, 'monitor')) return;
+    if (this.arrivingFrom() === undefined) return this.ensureMonitored();
+    // What has not arrived reads as zeros from now on.
+    await this.sendSignal(SIGKILL).catch(() => {});
+    await this.cgroup.kill();
+  }
+
+  /** Waits until its first process has ended; looks after its monitor meanwhile. Throws the reason of the signal when that says stop. */
   async waitExit(signal?: AbortSignal): Promise<UnitStatus> {
     for (;;) {
       signal?.throwIfAborted();
@@ -206,7 +231,9 @@ export class Unit {
         signal === undefined ? {} : { signal },
       );
       // Without a monitor nobody tells; look again.
-      if (answer === undefined) await sleep(100);
+      if (answer !== undefined) continue;
+      await this.#afterMonitor().catch(() => {});
+      await sleep(100);
     }
   }
 

@@ -38,6 +38,7 @@ export class Units {
       addresses: new Addresses(path.join(options.stateDirectory, 'addresses'), bridge.subnet),
       monitors: new MonitorLauncher(options.tools.node),
       streams: new HeldStreams(),
+      adopting: new Map(),
       hidden: [options.stateDirectory, options.runDirectory],
     };
   }
