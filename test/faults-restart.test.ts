@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { killProcess } from '../src/linux/pidfd.ts';
+import type { ProcessIdentity } from '../src/linux/process.ts';
 import { outcomeOf } from './support/faults-job.ts';
 import { codeOf, rounds, Scene, type SceneOptions } from './support/faults-scene.ts';
 import { criuOf, restoringMonitor } from './support/faults-victims.ts';
+import { until } from './support/poll.ts';
 
 // Whatever dies at whatever moment of a restart: the job has been restarted and finds everything in it right, or it is as it was before
 // and can be restarted; its snapshot is whole; nothing is left behind.
@@ -58,6 +62,16 @@ async function restartedOrAsBefore(lines: number): Promise<string> {
   return state;
 }
 
+/** The monitor that looks after the job now. */
+function monitorOf({ node, job }: Scene): ProcessIdentity | undefined {
+  const file = path.join(node.stateDirectory, 'units', job.unit, 'status.json');
+  return (JSON.parse(readFileSync(file, 'utf8')) as { monitor?: ProcessIdentity }).monitor;
+}
+
+function isArriving({ node, job }: Scene): boolean {
+  return existsSync(path.join(node.runDirectory, 'units', job.unit, 'arriving'));
+}
+
 describe('faults of a restart', () => {
   withScene({ mebibytes: 32 });
 
@@ -102,6 +116,57 @@ describe('faults of a restart', () => {
         });
       });
   }
+});
+
+describe('faults of a monitor', () => {
+  withScene({ mebibytes: 256 });
+
+  it('R19 SIGKILL of the monitor of a running job: another one takes it over', async (t) => {
+    await scene.job.restart();
+    await rounds(t, scene, async () => {
+      const { job } = scene;
+      await scene.someTime(500);
+      const monitor = monitorOf(scene);
+      const hit = monitor !== undefined && killProcess(monitor);
+      await job.provesItself();
+      await job.nothingLeft('running');
+      return { hit, outcome: 'running' };
+    });
+    await scene.node.crash('steady');
+  });
+
+  for (const victim of ['CRIU', 'the monitor'] as const)
+    it(`R23 SIGKILL of ${victim} while memory of a restart --lazy is still arriving: the job ends, and is restarted`, async (t) => {
+      let arrivalMs = 300;
+      await rounds(t, scene, async () => {
+        const { node, job } = scene;
+        await job.restart({ lazy: true });
+        await scene.someTime(arrivalMs);
+        const monitor = monitorOf(scene);
+        assert.ok(monitor);
+        const victimProcess =
+          victim === 'CRIU' ? await criuOf(monitor, 'lazy-pages', AbortSignal.timeout(50)) : monitor;
+        const hit = isArriving(scene) && victimProcess !== undefined && killProcess(victimProcess);
+        if (!hit) arrivalMs *= 0.8;
+        else {
+          // What was missing reads as zeros for a moment: the program may notice it before it is ended.
+          const { job: found } = await until('the job has ended', async () => {
+            const details = await node.details('steady');
+            return ['crashed', 'exited'].includes(details.job.state.kind) && details;
+          });
+          await job.nothingLeft('resting');
+          const lines = (await node.output('steady')).length;
+          await job.restart();
+          assert.equal(await job.firstRoundAfter(lines), firstRound);
+          await job.provesItself();
+          await node.crash('steady');
+          return { hit, outcome: found.state.kind };
+        }
+        await job.provesItself();
+        await node.crash('steady');
+        return { hit, outcome: 'running' };
+      });
+    });
 });
 
 describe('a restart on a full disk', () => {
