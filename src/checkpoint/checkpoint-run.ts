@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Criu } from '../criu/find.ts';
-import { CairnError } from '../errors.ts';
+import { CairnError, messageOf } from '../errors.ts';
 import { readStat, readTree } from '../linux/process.ts';
 import type { SnapshotWriter, Store } from '../store/store.ts';
 import { dumpExternals } from '../units/external-mounts.ts';
@@ -207,7 +207,11 @@ export class CheckpointRun implements AsyncDisposable {
       // A unit that ends with the checkpoint stays frozen until the snapshot is safe: nothing may come after it.
       if (then !== 'continue') published = await this.#publish(frozen, facts, writer, timings);
       this.#phase('thaw');
-      await this.#letGo(dump, preflight, frozen);
+      await this.#letGo(dump, preflight, layers).catch((error: unknown) => {
+        if (published === undefined) throw error;
+        // The snapshot is there and complete; what became of the unit its state tells.
+        this.#request.onEvent({ kind: 'warning', message: `after the snapshot: ${messageOf(error)}` });
+      });
       releasedMs = performance.timeOrigin + performance.now();
       timings.frozenMs = releasedMs - Math.min(stopped.atMs ?? frozen.frozenAtMs, frozen.frozenAtMs);
     } catch (error) {
@@ -233,13 +237,13 @@ export class CheckpointRun implements AsyncDisposable {
   }
 
   /** Ends the dump as the request wants it. */
-  async #letGo(dump: DumpProcess, preflight: Preflight, frozen: FrozenUnit): Promise<void> {
+  async #letGo(dump: DumpProcess, preflight: Preflight, layers: readonly LayerCapture[]): Promise<void> {
     const { unit, then } = this.#request;
     if (then === 'continue') return dump.release();
     if (then === 'stop') {
       await keepStopped(unit.id, preflight.pids, preflight.stopped, () => dump.release());
       // CRIU only tidies up behind processes that it lets run.
-      removeLinkRemaps(unit, frozen);
+      removeLinkRemaps(unit, layers);
       return removeCriuLocks(preflight.rootPid);
     }
     // Killed while frozen: no instruction is executed after the moment that was saved.
@@ -324,13 +328,13 @@ export class CheckpointRun implements AsyncDisposable {
   }
 }
 
-/** Removes the names that CRIU gave to unlinked files for the restore; they are in the snapshot. */
-function removeLinkRemaps(unit: Unit, frozen: FrozenUnit): void {
+/** Removes the names that CRIU gave to unlinked files for the restore: those that came with the dump. They are in the snapshot. */
+function removeLinkRemaps(unit: Unit, layers: readonly LayerCapture[]): void {
   const roots = { root: unit.paths.rootfs, shm: unit.paths.shm };
-  for (const { name, entries } of frozen.layers)
-    for (const entry of entries)
-      if (/(^|\/)link_remap\.\d+$/.test(entry.path))
-        rmSync(path.join(roots[name], Buffer.from(entry.path, 'latin1').toString('utf8')), { force: true });
+  for (const { name, appeared } of layers)
+    for (const file of appeared)
+      if (/(^|\/)link_remap\.\d+$/.test(file))
+        rmSync(path.join(roots[name], Buffer.from(file, 'latin1').toString('utf8')), { force: true });
 }
 
 /** Errors in what CRIU sends: mostly it has ended, or is about to. */

@@ -64,7 +64,7 @@ export class Checkpointer implements AsyncDisposable {
     await settleLayers(unit);
     const from = unit.arrivingFrom();
     if (from === undefined) return;
-    // Without its monitor the rest of its memory will never come, and what touches it waits for ever.
+    // Without its monitor the rest of its memory will never come: what is missing would read as zeros.
     if (!(await unit.isMonitored())) await unit.kill();
     else {
       const held = new AsyncDisposableStack();

@@ -10,6 +10,7 @@ import { killProcess } from '../linux/pidfd.ts';
 import { socketPair } from '../linux/socket.ts';
 import { Program, type ProgramEnd } from '../linux/spawn.ts';
 import { DumpHook } from './dump-hook.ts';
+import { tellWatchedFiles } from './watched-files.ts';
 
 /** How long CRIU may take to let a unit go after it was told to, before it is ended (then the kernel lets it go). */
 const releaseTimeoutMs = 15_000;
@@ -71,6 +72,7 @@ export class DumpProcess implements AsyncDisposable {
     const hook = new DumpHook();
     try {
       await listen(directory, wake);
+      tellWatchedFiles(directory, options.pid);
       const argv = dumpCommand({
         ...options,
         imageDirectory: directory,

@@ -130,7 +130,7 @@ export class FrozenCapture {
     const workers = [first, ...others] as const;
     const layers: FrozenUnit['layers'] = [];
     for (const layer of this.#layers) {
-      const always = layer.name === 'shm' ? 'all' : mapped;
+      const always = () => (layer.name === 'shm' ? 'all' : mapped);
       const result = await layer.update(workers, 'stage', always, this.#onBytes);
       layers.push({ name: layer.name, ...result });
     }

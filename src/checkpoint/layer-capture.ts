@@ -4,6 +4,7 @@ import type { LayerEntry, StoredStream } from '../store/manifest.ts';
 import { type CaptureWorker, oneReaderBytes } from './capture-pool.ts';
 import type { CaptureMode, PortableStream, ReadFile, SharedCounter } from './capture-protocol.ts';
 import { filesToRead, type KnownFile } from './layer-changes.ts';
+import type { ScannedEntry } from './layer-scan.ts';
 
 export function newCounter(): SharedCounter {
   return new Int32Array(new SharedArrayBuffer(4));
@@ -39,29 +40,42 @@ export class LayerCapture {
     this.#known = new Map(known);
   }
 
+  /** Paths that the last update found and the one before did not; none after the first. */
+  appeared: ReadonlySet<string> = new Set();
+  #names: ReadonlySet<string> | undefined;
+
   get known(): ReadonlyMap<string, KnownFile> {
     return this.#known;
   }
 
-  /** `mapped`: paths that are mapped shared and writable, or `all` (a tmpfs, whose files are all used that way). */
+  /**
+   * `mapped` tells which paths are mapped shared and writable now; `all`: a tmpfs, whose files are all used that way. A write through a
+   * mapping need not change any time of a file: what was read while it was mapped is not known for later.
+   */
   async update(
     workers: readonly [CaptureWorker, ...CaptureWorker[]],
     mode: CaptureMode,
-    mapped: ReadonlySet<string> | 'all',
+    mapped: () => ReadonlySet<string> | 'all',
     onBytes: (bytes: number) => void,
   ): Promise<{ entries: LayerEntry[]; bytesRead: number }> {
     const scanned = await workers[0].request({ op: 'scan-layer', root: this.#root });
-    const always = mapped === 'all' ? new Set(scanned.map((entry) => entry.path)) : mapped;
+    const always = expandMapped(scanned, mapped());
     const paths = filesToRead(scanned, this.#known, always);
     const changed = new Set(paths);
     const bytes = scanned.reduce((sum, { path, size }) => sum + (changed.has(path) ? size : 0), 0);
     const readers = bytes <= oneReaderBytes ? [workers[0]] : workers;
     const read = paths.length === 0 ? [] : await this.#read(readers, mode, paths, onBytes);
     let bytesRead = 0;
+    const mappedSince = expandMapped(scanned, mapped());
     for (const file of read) {
       bytesRead += file.size;
-      this.#known.set(paths[file.index] as string, knownFile(file));
+      const path = paths[file.index] as string;
+      const certain = !always.has(path) && !mappedSince.has(path);
+      this.#known.set(path, { ...knownFile(file), ...(certain ? {} : { startedNs: '0' }) });
     }
+    const names = new Set(scanned.map((entry) => entry.path));
+    this.appeared = new Set([...names].filter((path) => this.#names?.has(path) === false));
+    this.#names = names;
     const present = new Set(scanned.map((entry) => entry.path));
     for (const path of this.#known.keys()) if (!present.has(path)) this.#known.delete(path);
     const entries: LayerEntry[] = [];
@@ -103,6 +117,15 @@ export class LayerCapture {
       this.#counters.delete(next);
     }
   }
+}
+
+/** All mapped paths; a file with several names is mapped by each of them. */
+function expandMapped(scanned: readonly ScannedEntry[], mapped: ReadonlySet<string> | 'all'): Set<string> {
+  if (mapped === 'all') return new Set(scanned.map((entry) => entry.path));
+  const all = new Set(mapped);
+  for (const { type, path, target } of scanned)
+    if (type === 'hardlink' && target !== undefined && mapped.has(path)) all.add(target);
+  return all;
 }
 
 function knownFile(file: ReadFile): KnownFile {

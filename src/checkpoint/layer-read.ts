@@ -12,6 +12,11 @@ export interface StreamSink {
   end(): PortableStream;
 }
 
+/** Never waits: what was a file may be a FIFO now. */
+const readFlags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NOATIME | constants.O_NONBLOCK;
+/** What is said of a path that is no file any more. */
+const gone = new Set(['ENOENT', 'ELOOP', 'ENOTDIR', 'ENXIO']);
+
 const buffer = Buffer.alloc(blockBytes);
 
 /**
@@ -44,13 +49,14 @@ function readFile(path: string, open: () => StreamSink): Omit<ReadFile, 'index'>
   const startedNs = nowNs();
   let fd: number;
   try {
-    fd = openSync(bytesOfPath(path), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NOATIME);
+    fd = openSync(bytesOfPath(path), readFlags);
   } catch (error) {
-    if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ELOOP') return undefined;
+    if (gone.has(systemCode(error) ?? '')) return undefined;
     throw error;
   }
   try {
     const stat = fstatSync(fd, { bigint: true });
+    if (!stat.isFile()) return undefined;
     const sink = open();
     let size = 0;
     for (;;) {

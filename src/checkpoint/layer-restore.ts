@@ -1,4 +1,6 @@
+import { randomBytes } from 'node:crypto';
 import {
+  type BigIntStats,
   chmodSync,
   closeSync,
   constants,
@@ -10,6 +12,7 @@ import {
   mkdirSync,
   openSync,
   readSync,
+  realpathSync,
   renameSync,
   symlinkSync,
   writeSync,
@@ -41,7 +44,6 @@ const nodeTypes = {
 } as const;
 const blockBytes = 1024 * 1024;
 const pieceBytes = 64 * 1024;
-const copySuffix = '.cairn-copy';
 
 /**
  * Writes a layer into an empty directory: contents, owners, modes, attributes and times as they were. Entries come parents first, as
@@ -64,7 +66,7 @@ export function restoreLayer(
   for (const entry of entries) {
     checkPath(entry.path);
     const path = `${base}/${entry.path}`;
-    const kept = old !== undefined && entry.type === 'file' && keepInode(`${old}/${entry.path}`, path, entry);
+    const kept = old !== undefined && entry.type === 'file' && keepInode(old, path, entry);
     create(base, path, entry, reader, buffer, kept);
     if (entry.type === 'hardlink') continue;
     lchownSync(bytesOfPath(path), entry.uid, entry.gid);
@@ -159,27 +161,38 @@ function holds(fd: number, room: Buffer, bytes: Uint8Array, position: number): b
 /**
  * Gives the file of the old layer its new place too if it is the very file that the snapshot knows. If its content has changed since, a
  * copy takes its place in the old layer. Returns whether it was so.
+ *
+ * What the old layer holds was made by the unit: no symbolic link in it is followed.
  */
-function keepInode(old: string, path: string, entry: RestoredEntry): boolean {
-  const from = bytesOfPath(old);
+function keepInode(base: string, path: string, entry: RestoredEntry): boolean {
+  const from = bytesOfPath(`${base}/${entry.path}`);
   const stat = lstatSync(from, { bigint: true, throwIfNoEntry: false });
   if (stat === undefined || !stat.isFile() || stat.nlink !== 1n || Number(stat.ino) !== entry.ino)
     return false;
+  const parent = entry.path.includes('/')
+    ? `${base}/${entry.path.slice(0, entry.path.lastIndexOf('/'))}`
+    : base;
+  const real =
+    realpathSync(bytesOfPath(base), { encoding: 'buffer' }).toString('latin1') + parent.slice(base.length);
+  if (!realpathSync(bytesOfPath(parent), { encoding: 'buffer' }).equals(bytesOfPath(real))) return false;
   linkSync(from, bytesOfPath(path));
   const same = String(stat.ctimeNs) === entry.ctimeNs && Number(stat.size) === entry.size;
-  if (!same) {
-    const copy = bytesOfPath(`${old}${copySuffix}`);
-    copyFileSync(from, copy, constants.COPYFILE_FICLONE);
-    lchownSync(copy, Number(stat.uid), Number(stat.gid));
-    chmodSync(copy, Number(stat.mode) & 0o7777);
-    for (const name of listAttributes(from)) {
-      const value = name.startsWith('system.') ? undefined : getAttribute(from, name);
-      if (value !== undefined) setAttribute(copy, name, value);
-    }
-    setTimes(copy, stat.atimeNs, stat.mtimeNs);
-    renameSync(copy, from);
-  }
+  if (!same) replaceByCopy(from, `${parent}/.cairn-${randomBytes(8).toString('hex')}`, stat);
   return true;
+}
+
+/** Puts a copy of a file in its place; `to`: a name that nobody can know. */
+function replaceByCopy(from: Buffer, to: string, stat: BigIntStats): void {
+  const copy = bytesOfPath(to);
+  copyFileSync(from, copy, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
+  lchownSync(copy, Number(stat.uid), Number(stat.gid));
+  chmodSync(copy, Number(stat.mode) & 0o7777);
+  for (const name of listAttributes(from)) {
+    const value = name.startsWith('system.') ? undefined : getAttribute(from, name);
+    if (value !== undefined) setAttribute(copy, name, value);
+  }
+  setTimes(copy, stat.atimeNs, stat.mtimeNs);
+  renameSync(copy, from);
 }
 
 const zeros = Buffer.alloc(pieceBytes);

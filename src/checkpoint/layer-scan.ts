@@ -33,7 +33,7 @@ export function scanLayer(root: string): ScannedEntry[] {
     try {
       children = readdirSync(bytesOfPath(join(base, directory)), { encoding: 'buffer', withFileTypes: true });
     } catch (error) {
-      if (systemCode(error) === 'ENOENT') return;
+      if (isGone(error)) return;
       throw error;
     }
     const names = children.map((child) => child.name.toString('latin1')).sort();
@@ -64,10 +64,15 @@ export function scanLayer(root: string): ScannedEntry[] {
       if (attributes.length > 0) entry.xattrs = attributes;
       return entry;
     } catch (error) {
-      if (systemCode(error) === 'ENOENT') return undefined;
+      if (isGone(error)) return undefined;
       throw error;
     }
   }
+}
+
+/** Whether what was there a moment ago is something else now. */
+function isGone(error: unknown): boolean {
+  return ['ENOENT', 'ENOTDIR'].includes(systemCode(error) ?? '');
 }
 
 function join(base: string, path: string): string {

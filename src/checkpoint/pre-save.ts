@@ -47,7 +47,7 @@ export async function preSave(
         if (outcome.status === 'rejected' && outcome.reason instanceof CairnError) throw outcome.reason;
       counters.pop();
     }
-    const mapped = sharedWritableFiles(pids);
+    const mapped = () => sharedWritableFiles(pids);
     const { stream, readers } = workers;
     for (const layer of layers) {
       signal.throwIfAborted();

@@ -198,12 +198,12 @@ export class UnitRestarter {
 export function releaseWhenWhole(unit: Unit, held: AsyncDisposable): void {
   const look = async () => {
     if (unit.arrivingFrom() !== undefined && (await unit.status()).state === 'running') {
-      setTimeout(() => void look(), arrivalPollMs).unref();
+      setTimeout(() => look().catch(() => held[Symbol.asyncDispose]()), arrivalPollMs).unref();
       return;
     }
     await held[Symbol.asyncDispose]();
   };
-  void look();
+  look().catch(() => held[Symbol.asyncDispose]());
 }
 
 /** Numbers the chunk lists of a plan. */

@@ -142,9 +142,10 @@ function whileArriving(
   writeFileSync(plan.paths.arriving, JSON.stringify(snapshot), { mode: 0o600 });
   const done = () => rmSync(plan.paths.arriving, { force: true });
   whole.then(done, (error: unknown) => {
+    // At once: what it touches of the missing memory reads as zeros.
+    kill();
     done();
     console.error(`the memory of unit ${plan.id} has not arrived, it is killed: ${messageOf(error)}`);
-    kill();
   });
 }
 

@@ -75,8 +75,8 @@ export function coverHostDirectories(upper: string, hidden: readonly string[]): 
   for (const [directory, mode] of emptiedDirectories(hidden)) {
     const real = realDirectory(directory);
     if (real === undefined) continue;
-    if (lstatOf(path.join(upper, real)) !== undefined) continue;
     const covered = makeLike(upper, real);
+    if (covered === undefined) continue;
     chmodSync(covered, mode);
     // trusted.overlay.opaque=y hides what the lower layers have here (Documentation/filesystems/overlayfs.rst).
     setAttribute(covered, 'trusted.overlay.opaque', Buffer.from('y'));
@@ -101,20 +101,29 @@ export function copyRootAttributes(lower: string, upper: string): void {
   chmodSync(upper, mode & 0o7777);
 }
 
-/** Makes the directory below `upper`, its ancestors with the owner and mode they have on the host. */
-function makeLike(upper: string, directory: string): string {
+/**
+ * Makes the directory below `upper`, its ancestors with the owner and mode they have on the host. `undefined` if it is there already, or if
+ * the unit has put something else in the place of an ancestor, which hides that of the host too and may be a symbolic link.
+ */
+function makeLike(upper: string, directory: string): string | undefined {
   let host = '/';
   let made = upper;
+  let isNew = false;
   for (const name of directory.split('/').filter((part) => part !== '')) {
     host = path.join(host, name);
     made = path.join(made, name);
-    if (lstatOf(made) !== undefined) continue;
+    const present = lstatOf(made);
+    isNew = present === undefined;
+    if (present !== undefined) {
+      if (!present.isDirectory()) return undefined;
+      continue;
+    }
     const { mode, uid, gid } = lstatSync(host);
     mkdirSync(made);
     chownSync(made, uid, gid);
     chmodSync(made, mode & 0o7777);
   }
-  return made;
+  return isNew ? made : undefined;
 }
 
 function lstatOf(file: string) {

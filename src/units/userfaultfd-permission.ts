@@ -20,7 +20,8 @@ import { shareLockFile, tryLockFile } from '../linux/libc.ts';
 
 const defaultPlaces = {
   sysctl: '/proc/sys/vm/unprivileged_userfaultfd',
-  lock: '/run/lock/cairn-userfaultfd',
+  // Not in /run/lock, where everybody may make files.
+  lock: '/run/cairn-userfaultfd.lock',
 };
 
 /** Lets processes in a user namespace make a userfaultfd, until disposed. */

@@ -1,6 +1,6 @@
 /** Users by name, as the root file system of a unit knows them. */
 
-import { closeSync, constants, lstatSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, constants, fstatSync, lstatSync, openSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { CairnError } from '../errors.ts';
 import type { UnitSpec } from './spec.ts';
@@ -64,18 +64,22 @@ function unknown(what: string, why: string): CairnError {
   return new CairnError('argument', 'user-unknown', `The unit cannot run as '${what}': ${why}.`);
 }
 
+const largestEtcFile = 16 * 1024 * 1024;
+
 /** A file of /etc; empty if it is missing or a symbolic link, which might lead out of the root file system. */
 function readEtc(rootfs: string, name: string): string {
   const etc = path.join(rootfs, 'etc');
   if (rootfs !== '/' && !lstatSync(etc, { throwIfNoEntry: false })?.isDirectory()) return '';
   let fd: number;
   try {
-    fd = openSync(path.join(etc, name), constants.O_RDONLY | constants.O_NOFOLLOW);
+    fd = openSync(path.join(etc, name), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch {
     return '';
   }
   try {
-    return readFileSync(fd, 'utf8');
+    // The unit may have put anything there; a FIFO would never end.
+    const stat = fstatSync(fd);
+    return stat.isFile() && stat.size <= largestEtcFile ? readFileSync(fd, 'utf8') : '';
   } finally {
     closeSync(fd);
   }
