@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { readUnitResources } from './unit-resources.ts';
 
@@ -23,12 +24,8 @@ test('R18 what only fdinfo and the file system tell about descriptors is read', 
     if (child.exitCode === null && child.kill('SIGKILL')) await once(child, 'exit');
   });
   if (child.pid === undefined) return t.skip('no python3 here');
-  const [line] = (await once(child.stdout, 'data')) as [Buffer];
-  const [counter, semaphore, plain, reading, packets, queue, memory] = line
-    .toString()
-    .trim()
-    .split(' ')
-    .map(Number);
+  const [line] = (await once(createInterface({ input: child.stdout }), 'line')) as [string];
+  const [counter, semaphore, plain, reading, packets, queue, memory] = line.trim().split(' ').map(Number);
   const { processes } = await readUnitResources(child.pid, [child.pid]);
   const found = (fd: number | undefined) =>
     processes[0]?.descriptors.find((descriptor) => descriptor.fd === fd);

@@ -3,6 +3,9 @@ import type { Clock } from './ports.ts';
 import { parseDuration } from './quantities.ts';
 import { nextCheckpointAt } from './schedule.ts';
 
+/** More often than once a second nothing is saved, whatever is asked for: the job has to get on in between. */
+const leastEveryMs = 1000;
+
 /** Calls back when the next periodic checkpoint of a job is due. */
 export class CheckpointTimer {
   readonly #clock: Clock;
@@ -24,7 +27,7 @@ export class CheckpointTimer {
     const { lastAt, lastFailure, failures } = job.checkpoints;
     const attempts = [lastAt, lastFailure?.at].filter((at) => at !== undefined).map((at) => Date.parse(at));
     const due = nextCheckpointAt({
-      everyMs: parseDuration(every, 'checkpoint.every'),
+      everyMs: Math.max(leastEveryMs, parseDuration(every, 'checkpoint.every')),
       startedAt: Date.parse(state.startedAt),
       lastAttemptAt: Math.max(this.#lastDueAt, ...attempts),
       failures,

@@ -76,6 +76,8 @@ static int connect_to_echo(void) {
 
 int main(int argc, char **argv) {
   size_t bytes = (argc > 1 ? strtoul(argv[1], NULL, 10) : 64) << 20, slice = bytes / SLICES;
+  /* First, so that the child does not share the memory. */
+  int client = connect_to_echo();
   char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) probe_die("mmap");
   uint64_t in_slice[SLICES], in_block[BLOCKS];
@@ -85,7 +87,6 @@ int main(int argc, char **argv) {
     fill(block, BLOCK_BYTES, in_block[i] = i);
     if (pwrite(file, block, BLOCK_BYTES, (off_t)i * BLOCK_BYTES) != BLOCK_BYTES) probe_die("write");
   }
-  int client = connect_to_echo();
 
   for (uint64_t round = 1;; round++) {
     uint64_t *place = (void *)(memory + round % SLICES * slice);
