@@ -13,7 +13,7 @@ import { Random } from './faults-random.ts';
 import { NodeFixture } from './node-fixture.ts';
 
 /** Faults of each kind that must have hit an operation that was under way. */
-const wantedHits = process.env['CAIRN_SOAK'] === '1' ? 20 : 5;
+export const wantedHits: number = process.env['CAIRN_SOAK'] === '1' ? 20 : 5;
 
 export interface SceneOptions {
   /** Memory of the job. */
