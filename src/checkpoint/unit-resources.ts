@@ -95,7 +95,10 @@ export async function readUnitResources(
       residentBytes: status.residentBytes + status.swappedBytes + status.hugetlbBytes,
       descriptors: descriptorsOf(pid, fileSystems, watches),
       devices: devicesOf(pid),
-      ownNamespaces: namespaceKinds.filter((kind) => own?.get(kind) !== rootNamespaces?.get(kind)),
+      // Those of a process that is ending are gone one after the other.
+      ownNamespaces: namespaceKinds.filter(
+        (kind) => own?.has(kind) === true && own.get(kind) !== rootNamespaces?.get(kind),
+      ),
     });
   }
   const strangers = all
