@@ -134,20 +134,28 @@ describe('bad input', () => {
         says: /CRIU|criu/i,
       },
     };
+    before(async () => {
+      await node.run('fallen', [], idle);
+      await node.waitOutput('fallen', /started/);
+      await node.checkpoint('fallen');
+      await node.crash('fallen');
+    });
     afterEach(async () => {
       await node.endDaemon('SIGTERM');
       await node.startDaemon({});
     });
+    /** A program in the place of CRIU; without a script there is none. */
+    async function fakeCriu(what: string, script: string): Promise<string> {
+      const fake = path.join(node.directory, `criu-${what.replaceAll(' ', '-')}`);
+      if (script === '') return fake;
+      writeFileSync(fake, `#!/bin/sh\nREAL=${await realCriu()}\n${script}\n`);
+      chmodSync(fake, 0o755);
+      return fake;
+    }
     for (const [what, { script, classes, says }] of Object.entries(fakes)) {
       it(`R21 R22 when CRIU ${what}, the checkpoint fails and the job runs on`, async () => {
-        const fake = path.join(node.directory, `criu-${what.replaceAll(' ', '-')}`);
-        if (script !== '') {
-          const real = await realCriu();
-          writeFileSync(fake, `#!/bin/sh\nREAL=${real}\n${script}\n`);
-          chmodSync(fake, 0o755);
-        }
         await node.endDaemon('SIGTERM');
-        await node.startDaemon({ CAIRN_CRIU: fake });
+        await node.startDaemon({ CAIRN_CRIU: await fakeCriu(what, script) });
         const before = await node.details('idle');
         const error = await node.fails(['checkpoint', 'idle']);
         assert.ok(classes.includes(error.class), `${error.class}: ${error.message}`);
@@ -158,6 +166,27 @@ describe('bad input', () => {
         assert.equal(now.unit?.pid, before.unit?.pid);
         assert.equal(now.snapshots.length, before.snapshots.length);
         assert.equal(processState(now.unit?.pid ?? 0), 'S', 'the job is not running');
+      });
+
+      // This one crashes only when it dumps.
+      if (what === 'crashes in the middle') continue;
+      it(`R22 R23 when CRIU ${what}, a restart fails, and succeeds once CRIU is in order`, async () => {
+        await node.endDaemon('SIGTERM');
+        await node.startDaemon({ CAIRN_CRIU: await fakeCriu(what, script) });
+        const error = await node.fails(['restart', 'fallen']);
+        assert.ok(classes.includes(error.class), `${error.class}: ${error.message}`);
+        assert.match(`${error.message} ${error.lines.join(' ')}`, says);
+        const { job, unit, snapshots } = await node.details('fallen');
+        assert.deepEqual([job.state.kind, unit?.processes ?? []], ['crashed', []]);
+        assert.deepEqual(
+          snapshots.map(({ sequence, state }) => [sequence, state]),
+          [[1, 'local']],
+        );
+        await node.endDaemon('SIGTERM');
+        await node.startDaemon({});
+        await node.restart('fallen');
+        assert.equal(await node.state('fallen'), 'running');
+        await node.crash('fallen');
       });
     }
   });
@@ -172,7 +201,7 @@ describe('damaged snapshots', () => {
     spy = path.join(node.directory, 'criu-spy');
     writeFileSync(
       spy,
-      `#!/bin/sh\n[ "$1" = restore ] && echo "$@" >> ${node.directory}/restores\nexec ${await realCriu()} "$@"\n`,
+      `#!/bin/sh\ncase "$1" in restore | lazy-pages) echo "$@" >> ${node.directory}/restores ;; esac\nexec ${await realCriu()} "$@"\n`,
     );
     chmodSync(spy, 0o755);
     await node.endDaemon('SIGTERM');
@@ -221,11 +250,68 @@ describe('damaged snapshots', () => {
           writeFileSync(newest, saved, { mode: 0o600 });
         }
         await node.restart(`${job}@1`);
+        assert.notEqual(restores(node), marks, 'it would not be noticed that CRIU is called');
         assert.equal(await node.state(job), 'running');
         await node.remove(job);
       });
     }
   }
+
+  it('R19 M01 the manifest of another job, or of another number, is refused by name, before CRIU sees a byte', async () => {
+    for (const job of ['mine', 'theirs']) {
+      await node.run(job, [], idle);
+      await node.waitOutput(job, /started/);
+      await node.checkpoint(job);
+    }
+    await node.checkpoint('theirs');
+    await node.crash('mine');
+    const [mine, theirs] = [(await node.details('mine')).job.id, (await node.details('theirs')).job.id];
+    const manifests = (id: string) =>
+      storeFiles(node)
+        .filter((file) => isKind(file, 'manifest', id))
+        .sort();
+    const [target = ''] = manifests(mine);
+    const [first = '', second = ''] = manifests(theirs);
+    const saved = readFileSync(target);
+    const marks = restores(node);
+    for (const foreign of [first, second]) {
+      writeFileSync(target, readFileSync(foreign));
+      const error = await node.fails(['restart', 'mine@1']);
+      assert.deepEqual([error.class, error.exitCode], ['permanent', exitCodes.permanent], error.message);
+      assert.match(error.message, /manifest/i);
+      assert.equal(await node.state('mine'), 'crashed');
+    }
+    assert.equal(restores(node), marks, 'CRIU was called to restore');
+    writeFileSync(target, saved);
+    await node.restart('mine@1');
+    for (const job of ['mine', 'theirs']) await node.remove(job);
+  });
+
+  it('R19 M01 a pack in the place of another one is refused by name, before CRIU sees a byte', async () => {
+    await node.run(
+      'swapped',
+      [],
+      ['/bin/sh', '-c', 'head -c 3000000 /dev/urandom > /data; echo started; while :; do sleep 1; done'],
+    );
+    await node.waitOutput('swapped', /started/);
+    const before = storeFiles(node);
+    await node.checkpoint('swapped');
+    const { id } = (await node.details('swapped')).job;
+    const [pack = '', other = ''] = storeFiles(node)
+      .filter((file) => isKind(file, 'pack', id) && !before.includes(file))
+      .concat(before.filter((file) => isKind(file, 'pack', id)));
+    await node.crash('swapped');
+    const saved = readFileSync(pack);
+    const marks = restores(node);
+    writeFileSync(pack, other === '' ? Buffer.alloc(saved.length) : readFileSync(other));
+    const error = await node.fails(['restart', 'swapped@1']);
+    assert.equal(error.class, 'permanent', error.message);
+    assert.match(`${error.message} ${error.lines.join(' ')}`, /pack/);
+    assert.equal(restores(node), marks, 'CRIU was called to restore');
+    writeFileSync(pack, saved);
+    await node.restart('swapped@1');
+    await node.remove('swapped');
+  });
 });
 
 async function realCriu(): Promise<string> {
