@@ -16,7 +16,7 @@ export type Reconciliation =
   | { kind: 'act'; actions: JobAction[] }
   /** The unit goes on that the interrupted checkpoint left frozen, then the actions. */
   | { kind: 'resume-unit'; actions: JobAction[] }
-  /** What an interrupted start or restart left goes away, then the actions. */
+  /** What an interrupted start, restart or end left goes away, then the actions. */
   | { kind: 'clean-unit'; actions: JobAction[] }
   /** An interrupted stop or removal is carried on. */
   | { kind: 'stop' }
@@ -43,7 +43,8 @@ export function reconcile(found: FoundJob, crash: (ending: Ending) => boolean): 
   };
 
   if (isResting(state)) {
-    if (!alive) return nothing;
+    // Its end may have been interrupted too.
+    if (!alive) return unit === undefined ? nothing : { kind: 'clean-unit', actions: [] };
     return { kind: 'adopt' };
   }
   switch (state.kind) {

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { readCommandLine } from './process.ts';
 import { entryCommand, Program } from './spawn.ts';
 
 test('descriptors arrive by number, last lines are kept, the exit code is told', async () => {
@@ -71,4 +75,25 @@ test('SIGPIPE can be ignored', async () => {
   assert.equal(await bits(true), 1);
   assert.deepEqual(entryCommand(['a', 'b'], {}), ['a', 'b']);
   assert.deepEqual(entryCommand(['a'], { newCgroupNamespace: true }), ['unshare', '--cgroup', 'a']);
+});
+
+test('a program can be made to end with the process that has started it', async () => {
+  const source = `
+    const { Program } = await import(${JSON.stringify(new URL('./spawn.ts', import.meta.url).href)});
+    const program = new Program(['sleep', '60'], { endsWithParent: true });
+    console.log(program.pid);
+    setInterval(() => {}, 1000);`;
+  const parent = spawn(process.execPath, ['--input-type=module', '-e', source], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [line] = await once(parent.stdout, 'data');
+  const child = Number(String(line));
+  const command = () => readCommandLine(child)?.[0];
+  const until = async (ready: () => boolean) => {
+    for (let i = 0; i < 1000 && !ready(); i++) await delay(5);
+    assert.ok(ready());
+  };
+  await until(() => command() === 'sleep');
+  parent.kill('SIGKILL');
+  await until(() => command() !== 'sleep');
 });

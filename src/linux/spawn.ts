@@ -20,6 +20,8 @@ export interface SpawnOptions {
   cgroupFiles?: readonly string[];
   /** Starts in a cgroup namespace of its own whose root is the groups it is in. */
   newCgroupNamespace?: boolean;
+  /** Gets SIGKILL when the thread that starts it ends, however that happens. */
+  endsWithParent?: boolean;
   /** A write to a closed pipe is an error for the program instead of its end. */
   ignoreSigpipe?: boolean;
   /** Lines of output and error that are kept; default 40. */
@@ -47,8 +49,12 @@ const entryScript = (ignoreSigpipe: boolean) =>
 
 /** The command line that is run in the end. Pure. */
 export function entryCommand(argv: readonly string[], options: SpawnOptions): string[] {
-  const { cgroupFiles = [], newCgroupNamespace = false, ignoreSigpipe = false } = options;
-  const command = newCgroupNamespace ? ['unshare', '--cgroup', ...argv] : [...argv];
+  const { cgroupFiles = [], newCgroupNamespace, endsWithParent, ignoreSigpipe = false } = options;
+  const command = [
+    ...(newCgroupNamespace === true ? ['unshare', '--cgroup'] : []),
+    ...(endsWithParent === true ? ['setpriv', '--pdeathsig', 'KILL'] : []),
+    ...argv,
+  ];
   if (cgroupFiles.length === 0 && !ignoreSigpipe) return command;
   return [
     '/bin/sh',

@@ -50,7 +50,10 @@ export class LazyMemory implements AsyncDisposable {
       pageServerSocket: 3,
       statusDescriptor: 4,
     });
-    const program = new Program([criu.path, ...argv], { descriptors: [theirs, status.write] });
+    const program = new Program([criu.path, ...argv], {
+      descriptors: [theirs, status.write],
+      endsWithParent: true,
+    });
     close(theirs);
     close(status.write);
     const memory = new LazyMemory(directory, serving, program, ours);
