@@ -5,13 +5,14 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { killProcess } from '../src/linux/pidfd.ts';
 import { DaemonWorkers, debuggableEnvironment } from './support/daemon-workers.ts';
 import { outcomeOf } from './support/faults-job.ts';
-import { codeOf, rounds, Scene, type SceneOptions, wantedHits } from './support/faults-scene.ts';
+import { codeOf, rounds, Scene, type SceneOptions, hitsWanted } from './support/faults-scene.ts';
 import { dumpingCriu } from './support/faults-victims.ts';
 import { until } from './support/poll.ts';
 
 // Whatever dies at whatever moment of a checkpoint: the job runs on, its network open, and finds everything in it right; older snapshots
 // are whole; nothing is left behind.
 
+const wantedHits = hitsWanted(5);
 let scene: Scene;
 
 async function prepare(options: SceneOptions): Promise<void> {
@@ -76,7 +77,7 @@ describe('faults of a checkpoint', () => {
   withScene({ mebibytes: 32, environment: debuggableEnvironment });
 
   it('R19 R21 SIGKILL of the daemon', async (t) => {
-    await rounds(t, scene, async () => {
+    await rounds(t, scene, wantedHits, async () => {
       const { node, job } = scene;
       const running = outcomeOf(job.checkpoint());
       await scene.someTime(scene.durationMs);
@@ -92,15 +93,20 @@ describe('faults of a checkpoint', () => {
   it('R19 R21 SIGKILL of CRIU', async (t) => {
     let lifeMs = scene.durationMs / 2;
     let lost = 0;
-    await rounds(t, scene, async () => {
+    await rounds(t, scene, wantedHits, async () => {
       const { node, job } = scene;
       const over = new AbortController();
-      const running = outcomeOf(job.checkpoint()).finally(() => over.abort());
+      let endedMs = 0;
+      const running = outcomeOf(job.checkpoint()).finally(() => {
+        endedMs = performance.now();
+        over.abort();
+      });
       const criu = await dumpingCriu(node.runDirectory, job.unit, over.signal);
+      const seenMs = performance.now();
       await scene.someTime(lifeMs);
       const hit = criu !== undefined && killProcess(criu);
-      if (!hit) lifeMs *= 0.8;
       const outcome = codeOf(await running);
+      if (!hit) lifeMs = Math.min(lifeMs * 0.9, endedMs - seenMs);
       if (await survives()) {
         await asBefore();
         return { hit, outcome };
@@ -115,7 +121,7 @@ describe('faults of a checkpoint', () => {
 
   it('R19 R21 the end of a worker thread', async (t) => {
     using workers = await DaemonWorkers.attach(scene.node);
-    await rounds(t, scene, async () => {
+    await rounds(t, scene, wantedHits, async () => {
       const { job } = scene;
       await workers.someRun();
       const running = outcomeOf(job.checkpoint());
@@ -137,7 +143,7 @@ describe('a checkpoint on a full disk', () => {
     const { bytes } = (await job.checkpoint()) as { bytes: { stored: number } };
     await asBefore();
     let needed = bytes.stored * 1.2;
-    await rounds(t, scene, async () => {
+    await rounds(t, scene, wantedHits, async () => {
       {
         using _full = scene.disk.fill(scene.random.next() * needed);
         const outcome = await outcomeOf(job.checkpoint());

@@ -5,7 +5,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { killProcess } from '../src/linux/pidfd.ts';
 import type { ProcessIdentity } from '../src/linux/process.ts';
 import { outcomeOf } from './support/faults-job.ts';
-import { codeOf, rounds, Scene, type SceneOptions } from './support/faults-scene.ts';
+import { codeOf, hitsWanted, rounds, Scene, type SceneOptions } from './support/faults-scene.ts';
 import { criuOf, restoringMonitor } from './support/faults-victims.ts';
 import { until } from './support/poll.ts';
 
@@ -77,9 +77,10 @@ describe('faults of a restart', () => {
 
   for (const lazy of [false, true]) {
     const how = lazy ? ' of a restart --lazy' : '';
+    const wantedHits = hitsWanted(lazy ? 2 : 4);
 
     it(`R19 R23 SIGKILL of the daemon${how}`, async (t) => {
-      await rounds(t, scene, async () => {
+      await rounds(t, scene, wantedHits, async () => {
         const { node, job } = scene;
         const lines = (await job.rounds()).length;
         const running = outcomeOf(job.restart({ lazy }));
@@ -95,22 +96,36 @@ describe('faults of a restart', () => {
 
     for (const victim of ['CRIU', 'the monitor that serves the images'] as const)
       it(`R19 R23 SIGKILL of ${victim}${how}`, async (t) => {
-        let lifeMs = scene.durationMs;
-        await rounds(t, scene, async () => {
+        /** Restarts, and tells when the process that is to be killed was seen. */
+        async function restartWith(action: string, strike: (found: ProcessIdentity) => Promise<boolean>) {
           const { node, job } = scene;
-          const lines = (await job.rounds()).length;
           const over = new AbortController();
-          const running = outcomeOf(job.restart({ lazy })).finally(() => over.abort());
+          let endedMs = 0;
+          const running = outcomeOf(job.restart({ lazy })).finally(() => {
+            endedMs = performance.now();
+            over.abort();
+          });
           const monitor = await restoringMonitor(node.runDirectory, job.unit, node.pid, over.signal);
-          const actions = lazy && scene.random.next() < 0.5 ? 'lazy-pages' : 'restore';
-          const victimProcess =
-            victim === 'CRIU' && monitor !== undefined
-              ? await criuOf(monitor, actions, over.signal)
-              : monitor;
-          await Promise.race([scene.someTime(lifeMs), running]);
-          const hit = victimProcess !== undefined && !over.signal.aborted && killProcess(victimProcess);
-          if (!hit) lifeMs *= 0.8;
+          const found =
+            monitor === undefined || victim !== 'CRIU' ? monitor : await criuOf(monitor, action, over.signal);
+          const seenMs = performance.now();
+          const hit =
+            found !== undefined && (await strike(found)) && !over.signal.aborted && killProcess(found);
           const outcome = await running;
+          return { hit, outcome, lifeMs: endedMs - seenMs };
+        }
+        let { lifeMs } = await restartWith('restore', async () => false);
+        await scene.node.crash('steady');
+        await rounds(t, scene, wantedHits, async () => {
+          const lines = (await scene.job.rounds()).length;
+          const action = lazy && scene.random.next() < 0.5 ? 'lazy-pages' : 'restore';
+          const round = await restartWith(action, async () => {
+            await scene.someTime(lifeMs);
+            return true;
+          });
+          // It lived less long than the one before.
+          if (!round.hit) lifeMs = Math.min(lifeMs * 0.9, round.lifeMs);
+          const { hit, outcome } = round;
           const state = await restartedOrAsBefore(lines);
           return { hit, outcome: `${codeOf(outcome)}, then ${state}` };
         });
@@ -119,11 +134,11 @@ describe('faults of a restart', () => {
 });
 
 describe('faults of a monitor', () => {
-  withScene({ mebibytes: 256 });
+  withScene({ mebibytes: 128 });
 
   it('R19 SIGKILL of the monitor of a running job: another one takes it over', async (t) => {
     await scene.job.restart();
-    await rounds(t, scene, async () => {
+    await rounds(t, scene, hitsWanted(2), async () => {
       const { job } = scene;
       await scene.someTime(500);
       const monitor = monitorOf(scene);
@@ -138,7 +153,7 @@ describe('faults of a monitor', () => {
   for (const victim of ['CRIU', 'the monitor'] as const)
     it(`R23 SIGKILL of ${victim} while memory of a restart --lazy is still arriving: the job ends, and is restarted`, async (t) => {
       let arrivalMs = 300;
-      await rounds(t, scene, async () => {
+      await rounds(t, scene, hitsWanted(2), async () => {
         const { node, job } = scene;
         await job.restart({ lazy: true });
         await scene.someTime(arrivalMs);
@@ -175,7 +190,7 @@ describe('a restart on a full disk', () => {
   it('R19 R23 no space is left at some point', async (t) => {
     // The writable layer of the program has 4 MiB.
     let needed = 6 * 1024 ** 2;
-    await rounds(t, scene, async () => {
+    await rounds(t, scene, hitsWanted(4), async () => {
       const { job } = scene;
       const lines = (await job.rounds()).length;
       let outcome;
