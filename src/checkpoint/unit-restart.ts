@@ -197,13 +197,15 @@ export class UnitRestarter {
 /** Gives back what a lazy restore needs (its snapshot must stay) when all memory of the unit has arrived, or the unit is gone. */
 export function releaseWhenWhole(unit: Unit, held: AsyncDisposable): void {
   const look = async () => {
-    if (unit.arrivingFrom() !== undefined && (await unit.status()).state === 'running') {
-      setTimeout(() => look().catch(() => held[Symbol.asyncDispose]()), arrivalPollMs).unref();
-      return;
-    }
-    await held[Symbol.asyncDispose]();
+    const isArriving = unit.arrivingFrom() !== undefined && (await unit.status()).state === 'running';
+    if (isArriving) setTimeout(again, arrivalPollMs).unref();
+    else await held[Symbol.asyncDispose]();
   };
-  look().catch(() => held[Symbol.asyncDispose]());
+  // If it cannot be told any more what the unit is doing, nobody needs the snapshot for it.
+  const again = () => {
+    look().catch(() => void held[Symbol.asyncDispose]());
+  };
+  again();
 }
 
 /** Numbers the chunk lists of a plan. */
