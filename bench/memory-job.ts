@@ -28,14 +28,19 @@ export class MemoryJob {
     return job;
   }
 
-  async unit(): Promise<Unit> {
-    const { unit } = await this.node.details(this.name);
-    const units = new Units({
+  /** The units of the node, past its daemon. */
+  get units(): Units {
+    return new Units({
       stateDirectory: this.node.stateDirectory,
       runDirectory: this.node.runDirectory,
       tools: { runc: '/opt/cairn/bin/runc' },
       bridge: this.node.bridge,
     });
+  }
+
+  async unit(): Promise<Unit> {
+    const { unit } = await this.node.details(this.name);
+    const { units } = this;
     const found = unit === undefined ? undefined : await units.open(unit.id);
     if (found === undefined) throw new Error(`job ${this.name} has no unit`);
     return found;
