@@ -7,6 +7,7 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import type { CheckpointResult } from '../src/api/schemas.ts';
 import { NodeFixture } from '../test/support/node-fixture.ts';
 import { type Figure, figure, mebibytes, milliseconds, type Row, table } from './figures.ts';
 import { MemoryJob } from './memory-job.ts';
@@ -70,7 +71,7 @@ async function frozenChanged(mib: number): Promise<void> {
     ours.push(
       await job.gapDuring(async () => {
         const snapshot = await node.checkpoint('changed', '--timeout', '300s');
-        bytes.push(snapshot.storedBytes / (windows * 65536));
+        bytes.push(storedBytes(snapshot) / (windows * 65536));
       }),
     );
   }
@@ -159,7 +160,7 @@ async function daemonMemory(mib: number): Promise<void> {
     await MemoryJob.start(node, 'peak', mib);
     const snapshot = await node.checkpoint('peak', '--timeout', '300s', ...extra);
     const peak = peakBytes(node.pid);
-    say(`${what}: peak ${mebibytes(peak)}, stored ${mebibytes(snapshot.storedBytes)}`);
+    say(`${what}: peak ${mebibytes(peak)}, stored ${mebibytes(storedBytes(snapshot))}`);
     rows.push({
       what,
       ours: mebibytes(peak),
@@ -170,6 +171,11 @@ async function daemonMemory(mib: number): Promise<void> {
     });
     await node.remove('peak');
   }
+}
+
+/** What a checkpoint added to the store. */
+function storedBytes(result: unknown): number {
+  return (result as CheckpointResult).bytes.stored ?? Number.NaN;
 }
 
 /** VmHWM: the most that was resident so far. */
