@@ -112,7 +112,9 @@ describe('faults of a checkpoint', () => {
         return { hit, outcome };
       }
       lost++;
+      const lines = (await node.output('steady')).length;
       await job.restart();
+      await job.firstRoundAfter(lines);
       await asBefore();
       return { hit, outcome: `${outcome}, the job was lost and restarted` };
     });
