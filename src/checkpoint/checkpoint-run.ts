@@ -198,6 +198,7 @@ export class CheckpointRun implements AsyncDisposable {
       },
       (directory, wakeFd) => this.#workers.stream.request({ op: 'listen', directory, wakeFd }),
     );
+    void dump.killed().then(() => endTcpRepairs(readTree(preflight.rootPid)));
     using stopped = watchForStop(preflight.rootPid);
     let frozen: FrozenUnit;
     let releasedMs: number;

@@ -131,6 +131,11 @@ export class DumpProcess implements AsyncDisposable {
     if (end?.signal !== undefined) for (const left of leftoverDump(this.directory)) killProcess(left);
   }
 
+  /** Resolves at once when CRIU is killed: what it had in its hands runs on in that moment. */
+  async killed(): Promise<void> {
+    if ((await this.#program.exited) === undefined) await new Promise(() => {});
+  }
+
   /** Rejects when CRIU has ended, with the reason from its log: it should not before it is released. */
   async failure(): Promise<never> {
     throw this.#explain(await this.#program.ended);

@@ -77,6 +77,8 @@ export class Program implements AsyncDisposable {
   readonly pid: number | undefined;
   /** Resolves once when the program has ended; rejects if it could not be started. */
   readonly ended: Promise<ProgramEnd>;
+  /** Resolves at the very moment of the end, with the signal if one ended it; never rejects. */
+  readonly exited: Promise<NodeJS.Signals | undefined>;
   readonly #child: ChildProcess;
   readonly #lines: string[] = [];
   readonly #keepLines: number;
@@ -102,6 +104,10 @@ export class Program implements AsyncDisposable {
     for (const stream of [this.#child.stdout, this.#child.stderr]) {
       if (stream) this.#collect(stream);
     }
+    this.exited = new Promise((resolve) => {
+      this.#child.once('error', () => resolve(undefined));
+      this.#child.once('exit', (_code, signal) => resolve(signal ?? undefined));
+    });
     const kill = () => this.kill(options.abortSignal ?? 'SIGKILL');
     this.ended = this.#wait().finally(() => options.signal?.removeEventListener('abort', kill));
     // Whoever does not wait must not bring the process down.
