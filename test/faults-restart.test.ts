@@ -23,7 +23,7 @@ async function prepare(options: SceneOptions): Promise<void> {
   await job.checkpoint();
   await job.provesItself();
   await node.crash('steady');
-  const lines = (await job.rounds()).length;
+  const lines = await job.lines();
   await job.restart();
   firstRound = await job.firstRoundAfter(lines);
   assert.ok(firstRound > reached, `the restart went on at round ${firstRound}, before the snapshot`);
@@ -82,7 +82,7 @@ describe('faults of a restart', () => {
     it(`R19 R23 SIGKILL of the daemon${how}`, async (t) => {
       await rounds(t, scene, wantedHits, async () => {
         const { node, job } = scene;
-        const lines = (await job.rounds()).length;
+        const lines = await job.lines();
         const running = outcomeOf(job.restart({ lazy }));
         await scene.someTime(scene.durationMs);
         await node.endDaemon('SIGKILL');
@@ -117,7 +117,7 @@ describe('faults of a restart', () => {
         let { lifeMs } = await restartWith('restore', async () => false);
         await scene.node.crash('steady');
         await rounds(t, scene, wantedHits, async () => {
-          const lines = (await scene.job.rounds()).length;
+          const lines = await scene.job.lines();
           const action = lazy && scene.random.next() < 0.5 ? 'lazy-pages' : 'restore';
           const round = await restartWith(action, async () => {
             await scene.someTime(lifeMs);
@@ -170,7 +170,7 @@ describe('faults of a monitor', () => {
             return ['crashed', 'exited'].includes(details.job.state.kind) && details;
           });
           await job.nothingLeft('resting');
-          const lines = (await node.output('steady')).length;
+          const lines = await job.lines();
           await job.restart();
           assert.equal(await job.firstRoundAfter(lines), firstRound);
           await job.provesItself();
@@ -192,7 +192,7 @@ describe('a restart on a full disk', () => {
     let needed = 6 * 1024 ** 2;
     await rounds(t, scene, hitsWanted(4), async () => {
       const { job } = scene;
-      const lines = (await job.rounds()).length;
+      const lines = await job.lines();
       let outcome;
       {
         using _full = scene.disk.fill(scene.random.next() * needed);

@@ -7,7 +7,6 @@ import { buildProbes, programsInside } from './probe-programs.ts';
 
 /** How long a node may take to bring everything in order after a fault. */
 const settleMs = 30_000;
-const allLines = 1_000_000;
 
 /** How an operation that was disturbed ended. */
 export type Outcome = { kind: 'done' } | { kind: 'failed'; error: Error & { code?: string; class?: string } };
@@ -57,14 +56,23 @@ export class SteadyJob {
     return this.node.client.restart(this.name, body, { onProgress: () => {} });
   }
 
-  /** The rounds at whose end the program found everything right, since the log began; fails on anything else. */
-  async rounds(tail: number = allLines): Promise<number[]> {
-    const rounds: number[] = [];
-    for await (const line of this.node.client.logs(this.name, { follow: false, tail })) {
-      const round = /^whole (\d+)$/.exec(line.text)?.[1];
-      assert.ok(round !== undefined, `the program says: ${line.text}`);
-      rounds.push(Number(round));
+  /** So many lines the log has. */
+  async lines(): Promise<number> {
+    return (await this.node.output(this.name)).length;
+  }
+
+  /** The rounds at whose end the program found everything right in the life that it has now, by its last lines; fails on anything else. */
+  async rounds(tail: number): Promise<number[]> {
+    let rounds: number[] = [];
+    let wrong: string | undefined;
+    for await (const { text } of this.node.client.logs(this.name, { follow: false, tail })) {
+      const round = /^whole (\d+)$/.exec(text)?.[1];
+      // It ends when something is wrong: what comes later is another life.
+      if (round === undefined) rounds = [];
+      else rounds.push(Number(round));
+      wrong = round === undefined ? text : undefined;
     }
+    assert.equal(wrong, undefined, `the program says: ${wrong}`);
     return rounds;
   }
 
