@@ -1,5 +1,7 @@
+import { randomBytes } from 'node:crypto';
 import { Worker } from 'node:worker_threads';
 import { CairnError } from '../errors.ts';
+import { gmacKeyBytes } from '../linux/gmac.ts';
 import type { CaptureAnswers, CaptureEvent, CaptureReply, CaptureRequest } from './capture-protocol.ts';
 import { reviveError } from './portable-error.ts';
 
@@ -93,6 +95,8 @@ export const oneReaderBytes = 4 * 1024 * 1024;
 
 /** Keeps worker threads warm between checkpoints; hands out whole sets. */
 export class CapturePool implements AsyncDisposable {
+  /** See `Gmac`: what one checkpoint of this daemon has read can be compared with another's. */
+  readonly tagKey: Uint8Array = new Uint8Array(randomBytes(gmacKeyBytes));
   readonly #idle: CaptureSet[] = [];
   readonly #all = new Set<CaptureSet>();
 

@@ -4,6 +4,7 @@ import type { ReadPlan } from '../store/read-plan.ts';
 import type { RestoredEntry } from './layer-restore.ts';
 import type { ScannedEntry } from './layer-scan.ts';
 import type { MemorySegments } from './memory-segments.ts';
+import type { MemoryWindows } from './memory-windows.ts';
 import type { PortableError } from './portable-error.ts';
 
 /** How new chunks are treated: kept in memory while the unit is frozen, or written at once while it runs. */
@@ -20,17 +21,30 @@ export interface PortableStream {
 /** What a worker can be asked. Requests of one worker are answered in turn. */
 export type CaptureRequest =
   /** A snapshot begins: from now on this worker's chunks belong to it. */
-  | { op: 'begin'; environment: WriterEnvironment; stagingLimitBytes: number }
+  | {
+      op: 'begin';
+      environment: WriterEnvironment;
+      stagingLimitBytes: number;
+      /** For the tags of memory (`Gmac`): the same for all that are compared. */
+      tagKey: Uint8Array;
+    }
   /** Allocates and touches staging memory, so that no page fault is paid while the unit is frozen. */
   | { op: 'reserve'; bytes: number }
   /** Which private anonymous pages a process has, cut into segments. */
-  | { op: 'plan-memory'; pid: number }
-  /** Reads segments of a process, taking turns with other workers through `next`. */
-  | { op: 'read-memory'; pid: number; segments: MemorySegments; next: SharedCounter; mode: CaptureMode }
+  | { op: 'plan-memory'; pid: number; frozen: boolean }
+  /** Reads segments of a process, taking turns with other workers through `next`; `known`: what was read of it before. */
+  | {
+      op: 'read-memory';
+      pid: number;
+      segments: MemorySegments;
+      next: SharedCounter;
+      mode: CaptureMode;
+      known: MemoryWindows | undefined;
+    }
   /** Binds CRIU's image streamer socket in `directory`; answered when CRIU may start. */
   | { op: 'listen'; directory: string; wakeFd: number }
-  /** Receives the images of a dump until all are complete and CRIU waits on its page socket. */
-  | { op: 'receive-images'; statusFd: number }
+  /** Receives the images of a dump until all are complete and CRIU waits on its page socket. `holds`: it has waited at `post-dump` before. */
+  | { op: 'receive-images'; statusFd: number; holds: boolean }
   /** Closes the streamer's sockets. */
   | { op: 'hang-up' }
   /** Stores bytes as a stream of their own. */
@@ -56,17 +70,6 @@ export type CaptureRequest =
 /** One Int32 in shared memory: the next piece of work. -1 (or below) stops everyone. */
 export type SharedCounter = Int32Array<SharedArrayBuffer>;
 
-/** Pages that were read by one worker, segment by segment. */
-export interface ReadMemory {
-  /** Five numbers for each segment: its index, first run, number of runs, first chunk, number of chunks. */
-  segments: Uint32Array<ArrayBuffer>;
-  /** `runFields` numbers for each run; all-zero pages of private anonymous memory are left out. */
-  runs: Float64Array<ArrayBuffer>;
-  /** Names and lengths of the chunks, as in `ChunkList`. */
-  ids: Uint8Array<ArrayBuffer>;
-  lengths: Uint32Array<ArrayBuffer>;
-}
-
 export interface ReadFile {
   /** Index into `paths`. */
   index: number;
@@ -88,7 +91,7 @@ export interface CaptureAnswers {
   begin: undefined;
   reserve: undefined;
   'plan-memory': MemorySegments | undefined;
-  'read-memory': ReadMemory;
+  'read-memory': MemoryWindows;
   listen: undefined;
   'receive-images': ReceivedImage[];
   'hang-up': undefined;

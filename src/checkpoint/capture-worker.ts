@@ -3,6 +3,7 @@
 import { parentPort } from 'node:worker_threads';
 import { type CaptureEvent as StreamEvent, StreamCapture } from '../criu/stream-capture.ts';
 import { CairnError } from '../errors.ts';
+import { Gmac } from '../linux/gmac.ts';
 import { read } from '../linux/libc.ts';
 import { returnFreeMemory } from '../linux/memory.ts';
 import { ChunkListBuilder } from '../store/chunk-list.ts';
@@ -15,23 +16,22 @@ import type {
   CaptureReply,
   CaptureRequest,
   PortableStream,
-  ReadMemory,
-  SharedCounter,
 } from './capture-protocol.ts';
 import { ImageCollector } from './image-collector.ts';
 import { readFiles, type StreamSink } from './layer-read.ts';
 import { restoreLayer } from './layer-restore.ts';
 import { scanLayer } from './layer-scan.ts';
-import { segmentFields } from './memory-merge.ts';
 import { planMemory } from './memory-plan.ts';
-import { MemoryReader } from './memory-read.ts';
-import { type MemorySegments, planSegments, runFields } from './memory-segments.ts';
+import { MemoryReader, type WindowVisitor } from './memory-read.ts';
+import { pageSize, planSegments } from './memory-segments.ts';
+import { countPages, type MemoryWindows, WindowLookup, WindowRecorder } from './memory-windows.ts';
 import { portableError } from './portable-error.ts';
 
 if (parentPort === null) throw new Error('capture-worker runs in a worker thread');
 const port = parentPort;
 
 let writer: ChunkWriter | undefined;
+let tagKey: Uint8Array | undefined;
 let capture: StreamCapture | undefined;
 let collected: ImageCollector | undefined;
 
@@ -39,7 +39,7 @@ port.on('message', ({ id, request }: { id: number; request: CaptureRequest }) =>
   const tell = (event: CaptureEvent) => port.postMessage({ id, kind: 'event', event } satisfies CaptureReply);
   try {
     const value = answer(request, tell);
-    port.postMessage({ id, kind: 'value', value } satisfies CaptureReply, transferables(value));
+    port.postMessage({ id, kind: 'value', value } satisfies CaptureReply);
   } catch (error) {
     port.postMessage({ id, kind: 'error', error: portableError(error) } satisfies CaptureReply);
   }
@@ -50,20 +50,21 @@ function answer(request: CaptureRequest, tell: (event: CaptureEvent) => void): u
     case 'begin':
       writer?.[Symbol.dispose]();
       writer = new ChunkWriter(request.environment, { stagingLimitBytes: request.stagingLimitBytes });
+      tagKey = request.tagKey;
       return undefined;
     case 'reserve':
       current().reserve(request.bytes);
       return undefined;
     case 'plan-memory':
-      return planMemory(request.pid);
+      return planMemory(request.pid, request.frozen);
     case 'read-memory':
-      return readSegments(request.pid, request.segments, request.next, request.mode, tell);
+      return readSegments(request, tell);
     case 'listen':
       capture = new StreamCapture(request.directory);
       capture.watch(request.wakeFd);
       return undefined;
     case 'receive-images':
-      return receiveImages(request.statusFd, tell);
+      return receiveImages(request, tell);
     case 'hang-up':
       capture?.[Symbol.dispose]();
       capture = undefined;
@@ -138,77 +139,88 @@ function openSink(mode: CaptureMode): StreamSink {
   };
 }
 
+/**
+ * Reads segments of a process. A window whose tag is that of an earlier reading is not named anew: its chunk is taken if the store
+ * still has it.
+ */
 function readSegments(
-  pid: number,
-  plan: MemorySegments,
-  next: SharedCounter,
-  mode: CaptureMode,
+  { pid, segments, next, mode, known }: Extract<CaptureRequest, { op: 'read-memory' }>,
   tell: (event: CaptureEvent) => void,
-): ReadMemory {
+): MemoryWindows {
   using reader = new MemoryReader();
+  if (tagKey === undefined) throw new Error('no snapshot has begun in this worker');
+  using gmac = new Gmac(tagKey);
   const target = current();
-  const segments: number[] = [];
-  const kept: number[] = [];
-  const list = new SegmentChunks();
+  const recorder = new WindowRecorder();
+  const lookup = known === undefined ? undefined : new WindowLookup(known);
   let told = 0;
+  const visit: WindowVisitor = (address, pages, lazy, bytes) => {
+    told += bytes.byteLength;
+    gmac.compute(bytes);
+    if (known !== undefined && lookup !== undefined) {
+      const i = lookup.find(address);
+      if (i >= 0 && lookup.matches(i, pages, gmac.tag)) {
+        const zeros = known.zeros[i] as number;
+        const keptBytes = countPages(pages & ~zeros) * pageSize;
+        const name = known.ids.subarray(i * chunkIdBytes, (i + 1) * chunkIdBytes);
+        if ((zeros & ~lazy) === 0 && (keptBytes === 0 || target.reuse(name, keptBytes, recorder))) {
+          recorder.add(address, pages, zeros, gmac.tag);
+          return;
+        }
+      }
+    }
+    const { zeros, kept } = dropZeroPages(bytes, pages, lazy);
+    if (kept.byteLength > 0) {
+      if (mode === 'stage') target.stage(kept, recorder);
+      else target.write(kept, recorder);
+    }
+    recorder.add(address, pages, zeros, gmac.tag);
+  };
   for (;;) {
     const index = Atomics.add(next, 0, 1);
-    if (index < 0 || index + 1 >= plan.starts.length) break;
-    const from = plan.starts[index] as number;
-    const to = plan.starts[index + 1] as number;
-    const pages: number[] = [];
-    const builder = new ChunkListBuilder(24);
-    reader.readSegment(pid, plan.runs, from, to, pages, (window) => {
-      told += window.byteLength;
-      if (mode === 'stage') target.stage(window, builder);
-      else target.write(window, builder);
-    });
-    segments.push(index, kept.length / runFields, pages.length / runFields, list.count, builder.count);
-    for (const number of pages) kept.push(number);
-    list.append(builder);
+    if (index < 0 || index + 1 >= segments.starts.length) break;
+    const from = segments.starts[index] as number;
+    const to = segments.starts[index + 1] as number;
+    reader.readSegment(pid, segments.runs, from, to, visit);
     if (told >= progressBytes) {
       tell({ kind: 'progress', bytes: told });
       told = 0;
     }
   }
-  if (segments.length % segmentFields !== 0) throw new Error('segment fields');
   tell({ kind: 'progress', bytes: told });
-  return { segments: Uint32Array.from(segments), runs: Float64Array.from(kept), ...list.take() };
+  return recorder.build();
 }
 
 const progressBytes = 64 * 1024 * 1024;
+const zeroPage = new Uint8Array(pageSize);
 
-/** Chunks of many segments, one after the other; zero runs are never joined across segments, which may be far apart. */
-class SegmentChunks {
-  count = 0;
-  #ids = new Uint8Array(1024 * chunkIdBytes);
-  #lengths = new Uint32Array(1024);
-
-  append(builder: ChunkListBuilder): void {
-    const list = builder.build();
-    while (this.count + list.count > this.#lengths.length) {
-      const ids = new Uint8Array(this.#ids.length * 2);
-      ids.set(this.#ids);
-      this.#ids = ids;
-      const lengths = new Uint32Array(this.#lengths.length * 2);
-      lengths.set(this.#lengths);
-      this.#lengths = lengths;
+/** Leaves out all-zero pages of private anonymous memory: an absent page of such memory reads as zeros. Moves the others together. */
+function dropZeroPages(
+  bytes: Buffer<SharedArrayBuffer>,
+  pages: number,
+  lazy: number,
+): { zeros: number; kept: Buffer<SharedArrayBuffer> } {
+  let zeros = 0;
+  let write = 0;
+  let read = 0;
+  for (let bit = 1; bit <= pages; bit <<= 1) {
+    if ((pages & bit) === 0) continue;
+    const end = read + pageSize;
+    if ((lazy & bit) !== 0 && bytes.compare(zeroPage, 0, pageSize, read, end) === 0) zeros |= bit;
+    else {
+      if (write !== read) bytes.copyWithin(write, read, end);
+      write += pageSize;
     }
-    this.#ids.set(list.ids, this.count * chunkIdBytes);
-    this.#lengths.set(list.lengths, this.count);
-    this.count += list.count;
+    read = end;
   }
-
-  take(): { ids: Uint8Array<ArrayBuffer>; lengths: Uint32Array<ArrayBuffer> } {
-    return {
-      ids: this.#ids.slice(0, this.count * chunkIdBytes),
-      lengths: this.#lengths.slice(0, this.count),
-    };
-  }
+  return { zeros, kept: bytes.subarray(0, write) };
 }
 
 /** Serves CRIU until it waits on its page socket (the status descriptor says so) and every image has been read to its end. */
-function receiveImages(statusFd: number, tell: (event: CaptureEvent) => void): unknown {
+function receiveImages(
+  { statusFd, holds }: Extract<CaptureRequest, { op: 'receive-images' }>,
+  tell: (event: CaptureEvent) => void,
+): unknown {
   if (capture === undefined) throw new Error('the image streamer does not listen');
   capture.watch(statusFd);
   collected = new ImageCollector(
@@ -238,7 +250,7 @@ function receiveImages(statusFd: number, tell: (event: CaptureEvent) => void): u
           // The byte says that all is written; an end of file, that CRIU is gone.
           if (read(statusFd, new Uint8Array(1)) !== 1) throw gaveUp();
           for (const last of capture.drain(drainTimeoutMs)) take(last);
-          return images.finish();
+          return images.finish(holds);
         }
       }
     }
@@ -256,10 +268,4 @@ function gaveUp(): CairnError {
 
 function interrupted(): CairnError {
   return new CairnError('temporary', 'checkpoint-aborted', 'the checkpoint was given up');
-}
-
-function transferables(value: unknown): ArrayBuffer[] {
-  if (typeof value !== 'object' || value === null || !('ids' in value)) return [];
-  const memory = value as ReadMemory;
-  return [memory.segments.buffer, memory.runs.buffer, memory.ids.buffer, memory.lengths.buffer];
 }

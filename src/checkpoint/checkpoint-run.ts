@@ -14,6 +14,7 @@ import type { CheckpointBytes, CheckpointPhase, CheckpointTimings } from './even
 import { FrozenCapture, type FrozenUnit } from './frozen-capture.ts';
 import type { KnownFile } from './layer-changes.ts';
 import { LayerCapture } from './layer-capture.ts';
+import type { MemoryWindows } from './memory-windows.ts';
 import { describeObstacle } from './obstacles.ts';
 import { type Preflight, preflightUnit } from './preflight.ts';
 import { preSave, preSaveFromBytes } from './pre-save.ts';
@@ -23,12 +24,15 @@ import { endTcpRepairs, removeCriuLocks, waitUntilThawed } from './thaw-check.ts
 import { type RestoreFacts, restoreFacts } from './unit-image.ts';
 import type { CheckpointRequest, CheckpointResult } from './checkpoint-request.ts';
 
-/** What a unit's layers held when a snapshot was taken; usable as long as that snapshot exists. */
-export interface LayerMemory {
+/** What a unit consisted of when a snapshot was taken. */
+export interface UnitMemory {
   sequence: number;
   /** The unit's first process: a restart replaces the layer's files. */
   rootPid: number;
+  /** Usable as long as that snapshot exists. */
   layers: Map<'root' | 'shm', ReadonlyMap<string, KnownFile>>;
+  /** Memory of each process, by PID on the host; usable as long as the store has the chunks. */
+  windows: ReadonlyMap<number, MemoryWindows>;
 }
 
 const defaultStagingLimitBytes = 4 * 1024 ** 3;
@@ -46,18 +50,31 @@ export class CheckpointRun implements AsyncDisposable {
   readonly #deadline: AbortController;
   readonly #timer: NodeJS.Timeout;
   readonly #startedMs = performance.now();
-  #before: LayerMemory | undefined;
-  layerMemory!: LayerMemory;
+  readonly #tagKey: Uint8Array;
+  readonly #hold: boolean;
+  #before: UnitMemory | undefined;
+  /** What is known of the memory of each process. */
+  #known: Map<number, MemoryWindows>;
+  /** For the next checkpoint of the unit. */
+  memory!: UnitMemory;
 
   constructor(
     request: CheckpointRequest,
     store: Store,
-    workers: CaptureSet & AsyncDisposable & { spoil(): void },
-    before: LayerMemory | undefined,
+    means: {
+      workers: CaptureSet & AsyncDisposable & { spoil(): void };
+      tagKey: Uint8Array;
+      /** CRIU has to hold whatever the preflight says. */
+      hold: boolean;
+    },
+    before: UnitMemory | undefined,
   ) {
     this.#request = request;
     this.#store = store;
-    this.#workers = workers;
+    this.#workers = means.workers;
+    this.#tagKey = means.tagKey;
+    this.#hold = means.hold;
+    this.#known = new Map(before?.windows);
     this.#before = before;
     this.#deadline = new AbortController();
     this.#timer = setTimeout(
@@ -113,7 +130,9 @@ export class CheckpointRun implements AsyncDisposable {
     const limit = this.#request.stagingLimitBytes ?? defaultStagingLimitBytes;
     const stagingLimitBytes = Math.ceil(limit / workers.length);
     await Promise.all(
-      workers.map((worker) => worker.request({ op: 'begin', environment, stagingLimitBytes })),
+      workers.map((worker) =>
+        worker.request({ op: 'begin', environment, stagingLimitBytes, tagKey: this.#tagKey }),
+      ),
     );
   }
 
@@ -143,7 +162,7 @@ export class CheckpointRun implements AsyncDisposable {
     this.#phase('pre-save');
     if (this.#request.preSave)
       await preSave(this.#workers, preflight.pids, layers, {
-        memory,
+        memory: memory ? this.#known : undefined,
         onBytes: this.#counting('pre-save', memoryBytes + preflight.estimate.layerBytes),
         signal: this.#signal,
       });
@@ -176,6 +195,7 @@ export class CheckpointRun implements AsyncDisposable {
       this.#workers,
       preflight.rootPid,
       layers,
+      { bytes: preflight.estimate.memoryBytes, known: this.#known },
       this.#counting('dump', preflight.estimate.memoryBytes),
     );
     await using dump = await DumpProcess.start(
@@ -183,6 +203,7 @@ export class CheckpointRun implements AsyncDisposable {
       dumpDirectory(unit),
       {
         pid: preflight.rootPid,
+        hold: preflight.lostNames || this.#hold,
         afterwards: then === 'stop' ? 'stop' : 'run',
         stream: true,
         root: unit.paths.rootfs,
@@ -229,9 +250,10 @@ export class CheckpointRun implements AsyncDisposable {
     timings.readMs = Math.max(0, releasedMs - frozen.dumpedAtMs);
     published ??= await this.#publish(frozen, facts, writer, timings);
     timings.totalMs = this.#elapsed();
-    this.layerMemory = {
+    this.memory = {
       sequence: this.#request.sequence,
       rootPid: preflight.rootPid,
+      windows: this.#known,
       layers: new Map(layers.map((layer) => [layer.name, layer.known])),
     };
     return { sequence: this.#request.sequence, timings, bytes: published };
@@ -291,7 +313,13 @@ export class CheckpointRun implements AsyncDisposable {
   ): Promise<CheckpointBytes> {
     const started = performance.now();
     this.#phase('publish');
-    const bytes = await publishSnapshot(this.#request, this.#workers, { frozen, facts, writer, timings });
+    const { bytes, memory } = await publishSnapshot(this.#request, this.#workers, {
+      frozen,
+      facts,
+      writer,
+      timings,
+    });
+    this.#known = memory;
     timings.publishMs = performance.now() - started;
     return bytes;
   }

@@ -24,8 +24,8 @@ const pageSocketFd = 3;
 const statusFd = 4;
 
 /**
- * One `criu dump` that stops half-way, twice: first when it has written all images but the lazy pages (see `DumpHook`), until
- * `goOn`. Then it says so on the status descriptor and waits, the unit still frozen, for somebody who asks it for pages on its page
+ * One `criu dump` that stops half-way. If it has to hold, first when it has written all images but the lazy pages (see `DumpHook`), until
+ * `goOn`. Then, in any case, it says so on the status descriptor and waits, the unit still frozen, for somebody who asks it for pages on its page
  * socket. Nobody does: when that socket is closed, CRIU lets the unit go and ends. If this daemon dies, whatever the cause, both are
  * closed and the unit simply runs on.
  */
@@ -33,35 +33,40 @@ export class DumpProcess implements AsyncDisposable {
   readonly directory: string;
   /** Readable: one byte when everything is written, end of file when CRIU is gone. */
   readonly statusFd: number;
+  /** Whether it stops at `post-dump` until `goOn`. */
+  readonly holds: boolean;
   /** An eventfd for whoever serves the images: signalled when the dump is given up. */
   readonly wakeFd: number;
   readonly #pageSocket: number;
   readonly #program: Program;
-  readonly #hook: DumpHook;
+  readonly #hook: DumpHook | undefined;
   #released = false;
 
   private constructor(
     directory: string,
     program: Program,
-    hook: DumpHook,
+    hook: DumpHook | undefined,
     fds: { status: number; wake: number; pages: number },
   ) {
     this.directory = directory;
     this.#program = program;
     this.#hook = hook;
+    this.holds = hook !== undefined;
     this.statusFd = fds.status;
     this.wakeFd = fds.wake;
     this.#pageSocket = fds.pages;
   }
 
   /**
-   * Starts CRIU. `listen` must bind the image streamer in the directory first; it gets the eventfd that interrupts it.
+   * Starts CRIU; `hold` if it has to stop at `post-dump`. `listen` must bind the image streamer in the directory first; it gets the eventfd that interrupts it.
    * Remnants of an earlier dump in `directory` are removed.
    */
   static async start(
     criu: string,
     directory: string,
-    options: Omit<DumpOptions, 'imageDirectory' | 'logFile' | 'lazySocket' | 'statusDescriptor'>,
+    options: Omit<DumpOptions, 'imageDirectory' | 'logFile' | 'lazySocket' | 'statusDescriptor'> & {
+      hold: boolean;
+    },
     listen: (directory: string, wakeFd: number) => Promise<unknown>,
   ): Promise<DumpProcess> {
     rmSync(directory, { recursive: true, force: true });
@@ -69,7 +74,7 @@ export class DumpProcess implements AsyncDisposable {
     const wake = eventfd();
     const [ours, theirs] = socketPair();
     const status = pipe();
-    const hook = new DumpHook();
+    const hook = options.hold ? new DumpHook() : undefined;
     try {
       await listen(directory, wake);
       tellWatchedFiles(directory, options.pid);
@@ -79,10 +84,10 @@ export class DumpProcess implements AsyncDisposable {
         logFile,
         lazySocket: pageSocketFd,
         statusDescriptor: statusFd,
-        actionScripts: [hook.actionScript],
+        actionScripts: hook === undefined ? [] : [hook.actionScript],
       });
       const program = new Program([criu, ...argv], {
-        descriptors: [theirs, status.write, ...hook.descriptors],
+        descriptors: [theirs, status.write, ...(hook?.descriptors ?? [])],
         ignoreSigpipe: true,
       });
       writeFileSync(path.join(directory, 'criu.json'), JSON.stringify(identityOf(program.pid ?? 0) ?? null), {
@@ -90,24 +95,24 @@ export class DumpProcess implements AsyncDisposable {
       });
       return new DumpProcess(directory, program, hook, { status: status.read, wake, pages: ours });
     } catch (error) {
-      hook[Symbol.dispose]();
+      hook?.[Symbol.dispose]();
       for (const fd of [wake, ours, status.read]) close(fd);
       rmSync(directory, { recursive: true, force: true });
       throw error;
     } finally {
       close(theirs);
       close(status.write);
-      hook.lent();
+      hook?.lent();
     }
   }
 
-  /** Resolves when all images are written, and CRIU waits for `goOn`. */
+  /** Resolves when all images are written, and CRIU waits for `goOn`; never if it does not hold. */
   get written(): Promise<void> {
-    return this.#hook.reached;
+    return this.#hook?.reached ?? new Promise(() => {});
   }
 
   goOn(): void {
-    this.#hook.answer('go');
+    this.#hook?.answer('go');
   }
 
   /**
@@ -123,7 +128,7 @@ export class DumpProcess implements AsyncDisposable {
 
   /** Gives up: the unit runs on. Waits until CRIU is gone; ends it if it does not go by itself. */
   async abort(): Promise<void> {
-    this.#hook.answer('stop');
+    this.#hook?.answer('stop');
     this.#closePages();
     signalEventfd(this.wakeFd);
     const end = await this.#ended(abortTimeoutMs).catch(() => undefined);
@@ -166,7 +171,7 @@ export class DumpProcess implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.abort();
-    this.#hook[Symbol.dispose]();
+    this.#hook?.[Symbol.dispose]();
     close(this.statusFd);
     close(this.wakeFd);
     rmSync(this.directory, { recursive: true, force: true });

@@ -1,24 +1,29 @@
-import { readStatus, readTree } from '../linux/process.ts';
 import { CairnError } from '../errors.ts';
+import { readStatus, readTree } from '../linux/process.ts';
 import type { LayerEntry } from '../store/manifest.ts';
-import { type CaptureSet, oneReaderBytes } from './capture-pool.ts';
+import { type CaptureSet, type CaptureWorker, oneReaderBytes } from './capture-pool.ts';
+import type { ReceivedImage, SharedCounter } from './capture-protocol.ts';
 import type { DumpProcess } from './dump-process.ts';
-import type { ReadMemory, ReceivedImage, SharedCounter } from './capture-protocol.ts';
 import { type LayerCapture, newCounter, sharedWritableFiles, stopCounter } from './layer-capture.ts';
-import { type MergedMemory, mergeMemory } from './memory-merge.ts';
-import { type MemorySegments, pageSize } from './memory-segments.ts';
+import { type MemorySegments, pageSize, planSegments } from './memory-segments.ts';
+import { type MemoryWindows, mergeWindows, runsToRead } from './memory-windows.ts';
 
 /** Memory of one process at the moment of the checkpoint. */
-export interface CapturedMemory extends MergedMemory {
+export interface FrozenMemory {
+  pid: number;
   /** PID inside the unit: the number in the names of its images. */
   unitPid: number;
   pagesId: number;
+  /** CRIU's page map: what has to be saved. */
+  runs: Float64Array;
+  /** Records in which every window of the page map has a good one; see `assemble`. */
+  readings: MemoryWindows[];
 }
 
 /** Everything of a unit at one moment, already in the staging memory of the workers or in packs. */
 export interface FrozenUnit {
   images: ReceivedImage[];
-  memory: CapturedMemory[];
+  memory: FrozenMemory[];
   layers: { name: 'root' | 'shm'; entries: LayerEntry[]; bytesRead: number }[];
   /** performance.timeOrigin + performance.now() when the first image of a process arrived. */
   frozenAtMs: number;
@@ -26,36 +31,40 @@ export interface FrozenUnit {
   dumpedAtMs: number;
 }
 
-interface RunningRead {
-  unitPid: number;
-  pagesId: number;
-  segments: MemorySegments;
-  parts: Promise<ReadMemory[]>;
-}
+type LayersAtOnce = FrozenUnit['layers'];
 
 /**
- * Reads a frozen unit: images from CRIU as they come, memory of each process as soon as its page map is there, and, when CRIU has
- * written everything, what has changed in the layers. Ends with all of it in hand and the unit still frozen.
+ * Reads a frozen unit, as much as possible while CRIU is at work: its images as they come; memory from the moment at which all
+ * processes are stopped, by a plan of our own, and what CRIU's page maps ask for beyond that as they arrive; what has changed in the layers
+ * (when CRIU holds at `post-dump`, if it has to: see `DumpHook`). Ends with all of it in hand and the unit still frozen.
  */
 export class FrozenCapture {
   readonly #workers: CaptureSet;
   readonly #rootPid: number;
   readonly #layers: readonly LayerCapture[];
+  readonly #memory: { bytes: number; known: ReadonlyMap<number, MemoryWindows> };
   readonly #onBytes: (bytes: number) => void;
   readonly #counters: SharedCounter[] = [];
-  readonly #reads: RunningRead[] = [];
-  #hostPids: Map<number, number> | undefined;
+  readonly #reads: Promise<FrozenMemory>[] = [];
+  /** Readings of whole processes that began before CRIU's page map was there; nothing of one that could not be read. */
+  readonly #early = new Map<number, Promise<MemoryWindows | undefined>>();
+  readonly #arrived = new Set<number>();
+  #hostPids: ReadonlyMap<number, number> = new Map();
   #pages = 0;
+  #stopped = false;
 
+  /** `memory`: about how much there is, and what is known of each process (by host PID). */
   constructor(
     workers: CaptureSet,
     rootPid: number,
     layers: readonly LayerCapture[],
+    memory: { bytes: number; known: ReadonlyMap<number, MemoryWindows> },
     onBytes: (bytes: number) => void,
   ) {
     this.#workers = workers;
     this.#rootPid = rootPid;
     this.#layers = layers;
+    this.#memory = memory;
     this.#onBytes = onBytes;
   }
 
@@ -64,71 +73,108 @@ export class FrozenCapture {
     const { statusFd } = dump;
     let frozenAtMs = 0;
     let failed: unknown;
-    const receiving = this.#workers.stream.request({ op: 'receive-images', statusFd }, (event) => {
-      try {
-        if (event.kind === 'frozen') {
-          frozenAtMs = event.atMs;
-          this.#hostPids = pidsByUnitPid(this.#rootPid);
-          onFrozen();
-        } else if (event.kind === 'pagemap') this.#readProcess(event.pid, event.pagesId, event.segments);
-        else this.#onBytes(event.bytes);
-      } catch (error) {
-        failed ??= error;
-      }
-    });
-    // Awaited later; a failure must not count as unhandled until then.
-    receiving.catch(() => {});
+    let reading: Promise<LayersAtOnce> | undefined;
+    const receiving = this.#workers.stream.request(
+      { op: 'receive-images', statusFd, holds: dump.holds },
+      (event) => {
+        try {
+          if (event.kind === 'frozen') {
+            frozenAtMs = event.atMs;
+            this.#hostPids = pidsByUnitPid(this.#rootPid);
+            if (!dump.holds) reading = quietly(this.#readLayers());
+            if (this.#memory.bytes > oneReaderBytes) void quietly(this.#readEarly());
+            onFrozen();
+          } else if (event.kind === 'pagemap') {
+            const { pid, pagesId, segments } = event;
+            this.#reads.push(quietly(this.#readProcess(pid, pagesId, segments)));
+          } else this.#onBytes(event.bytes);
+        } catch (error) {
+          failed ??= error;
+        }
+      },
+    );
+    void quietly(receiving);
     await Promise.race([dump.written, receiving]);
     const dumpedAtMs = performance.timeOrigin + performance.now();
-    const layers = await this.#readLayers();
+    reading ??= quietly(this.#readLayers());
+    const layers = await reading;
     dump.goOn();
     const images = await receiving;
     if (failed !== undefined) throw failed;
-    const memory: CapturedMemory[] = [];
-    for (const { unitPid, pagesId, segments, parts } of this.#reads)
-      memory.push({ unitPid, pagesId, ...mergeMemory(await parts, segments.starts.length - 1) });
+    const memory = await Promise.all(this.#reads);
     return { images, memory, layers, frozenAtMs, dumpedAtMs };
   }
 
   /** Lets everything that reads end soon. */
   stop(): void {
+    this.#stopped = true;
     for (const counter of this.#counters) stopCounter(counter);
     for (const layer of this.#layers) layer.stop();
   }
 
-  #readProcess(unitPid: number, pagesId: number, segments: MemorySegments): void {
-    const pid = this.#hostPids?.get(unitPid);
+  /** Reads one process after the other, as long as CRIU has not come to it. */
+  async #readEarly(): Promise<void> {
+    const { readers } = this.#workers;
+    for (const pid of this.#hostPids.values()) {
+      if (this.#stopped) return;
+      if (this.#arrived.has(pid)) continue;
+      const windows = (async () => {
+        const segments = await readers[0]?.request({ op: 'plan-memory', pid, frozen: true });
+        if (segments === undefined || segments.pages === 0 || this.#stopped) return undefined;
+        return this.#read(readers, pid, segments);
+      })().catch(() => undefined);
+      this.#early.set(pid, windows);
+      await windows;
+    }
+  }
+
+  /** Reads what CRIU's page map asks for, unless it is there already. */
+  async #readProcess(unitPid: number, pagesId: number, segments: MemorySegments): Promise<FrozenMemory> {
+    const pid = this.#hostPids.get(unitPid);
     if (pid === undefined)
       throw new CairnError(
         'temporary',
         'process-vanished',
         `process ${unitPid} of the unit was not found while frozen`,
       );
-    const next = newCounter();
-    this.#counters.push(next);
+    this.#arrived.add(pid);
     this.#pages += segments.pages;
-    // The stream's thread comes to it when CRIU has written everything: soon, for something this small.
-    const { stream, readers } = this.#workers;
-    const workers = this.#pages * pageSize <= oneReaderBytes ? [stream] : readers;
-    const parts = Promise.all(
-      workers.map((worker) =>
-        worker.request({ op: 'read-memory', pid, segments, next, mode: 'stage' }, (event) => {
-          if (event.kind === 'progress') this.#onBytes(event.bytes);
-        }),
-      ),
-    );
-    // Awaited later; a failure must not count as unhandled until then.
-    parts.catch(() => {});
-    this.#reads.push({ unitPid, pagesId, segments, parts });
+    const { runs } = segments;
+    const early = await this.#early.get(pid);
+    const rest = early === undefined ? segments : planSegments(runsToRead(runs, early));
+    const readings = early === undefined ? [] : [early];
+    if (rest.pages > 0 || readings.length === 0) {
+      // The stream's thread comes to it when CRIU has written everything: soon, for something this small.
+      const { stream, readers } = this.#workers;
+      const few = early === undefined && this.#pages * pageSize <= oneReaderBytes;
+      readings.push(await this.#read(few ? [stream] : readers, pid, rest));
+    }
+    return { pid, unitPid, pagesId, runs, readings };
   }
 
-  async #readLayers(): Promise<FrozenUnit['layers']> {
-    const mapped = sharedWritableFiles([...(this.#hostPids?.values() ?? [])]);
-    // The stream's thread is busy until CRIU goes on, and CRIU waits for this.
+  async #read(
+    workers: readonly CaptureWorker[],
+    pid: number,
+    segments: MemorySegments,
+  ): Promise<MemoryWindows> {
+    const next = newCounter();
+    this.#counters.push(next);
+    const known = this.#memory.known.get(pid);
+    const parts = workers.map((worker) =>
+      worker.request({ op: 'read-memory', pid, segments, next, mode: 'stage', known }, (event) => {
+        if (event.kind === 'progress') this.#onBytes(event.bytes);
+      }),
+    );
+    return mergeWindows(await Promise.all(parts));
+  }
+
+  async #readLayers(): Promise<LayersAtOnce> {
+    const mapped = sharedWritableFiles([...this.#hostPids.values()]);
+    // The stream's thread is busy with CRIU.
     const [first, ...others] = this.#workers.readers;
     if (first === undefined) throw new Error('a capture set without readers');
     const workers = [first, ...others] as const;
-    const layers: FrozenUnit['layers'] = [];
+    const layers: LayersAtOnce = [];
     for (const layer of this.#layers) {
       const always = () => (layer.name === 'shm' ? 'all' : mapped);
       const result = await layer.update(workers, 'stage', always, this.#onBytes);
@@ -138,8 +184,14 @@ export class FrozenCapture {
   }
 }
 
+/** A promise that is awaited later: its failure must not count as unhandled until then. */
+function quietly<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {});
+  return promise;
+}
+
 /** Host PIDs of a tree by their PID in the PID namespace of its root. */
-function pidsByUnitPid(rootPid: number): Map<number, number> {
+function pidsByUnitPid(rootPid: number): ReadonlyMap<number, number> {
   const pids = new Map<number, number>();
   const depth = (readStatus(rootPid)?.namespacePids.length ?? 1) - 1;
   for (const pid of readTree(rootPid)) {

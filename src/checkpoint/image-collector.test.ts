@@ -45,7 +45,7 @@ test('memory of processes is left to the readers, that of shared memory is kept'
   images.end(3);
   images.end(2);
   assert.deepEqual(pagemaps, [{ pid: 7, pagesId: 3, runs: [0x1000, 2, 6] }]);
-  const names = images.finish().map(({ name, content }) => `${name}:${content.size}`);
+  const names = images.finish(false).map(({ name, content }) => `${name}:${content.size}`);
   assert.deepEqual(names, ['pages-4.img:200000', `pagemap-shmem-9.img:${pagemap(4).length}`]);
   assert.deepEqual(blocks, [[196_608, 3392]], 'whole blocks of 64 KiB first, then the rest');
 });
@@ -57,7 +57,7 @@ test('pages that were thrown away and belong to no process are an error', () => 
   images.data(0, pagemap(8));
   images.end(0);
   images.end(1);
-  assert.throws(() => images.finish(), { code: 'image-order' });
+  assert.throws(() => images.finish(false), { code: 'image-order' });
 });
 
 test('R07 timers in the table of open files are repaired, however long it is', () => {
@@ -75,7 +75,7 @@ test('R07 timers in the table of open files are repaired, however long it is', (
     images.open(0, 'files.img');
     for (let at = 0; at < image.length; at += 10_000) images.data(0, image.subarray(at, at + 10_000));
     images.end(0);
-    const [kept] = images.finish();
+    const [kept] = images.finish(false);
     assert.equal(kept?.content.size, image.length);
     if (others.length === 0)
       assert.deepEqual(kept?.content, { size: image.length, inline: encodeImage('files', [timer(6)]) });
@@ -95,8 +95,23 @@ test('small images stay as they are', () => {
   assert.equal(images.openImages, 1);
   images.end(0);
   assert.equal(images.openImages, 0);
-  assert.deepEqual(images.finish(), [
+  assert.deepEqual(images.finish(false), [
     { name: 'core-1.img', content: { size: 3, inline: Uint8Array.of(1, 2, 3) } },
   ]);
   assert.equal(blocks.length, 0);
+});
+
+test('R08 a file with another name that was unlinked is an error unless CRIU held for it', () => {
+  for (const type of [undefined, 0, 1, 2]) {
+    const { images } = collector();
+    const entry = new Message().set(1, 5).set(2, 6);
+    if (type !== undefined) entry.set(3, type);
+    const ghost = new Message().set(1, 7).set(2, 8).set(3, 1);
+    images.open(0, 'remap-fpath.img');
+    images.data(0, encodeImage('remap-fpath', [ghost, entry]));
+    images.end(0);
+    if (type === 1 || type === 2) assert.equal(images.finish(false).length, 1);
+    else assert.throws(() => images.finish(false), { code: 'links-not-held', class: 'temporary' });
+    assert.equal(images.finish(true).length, 1);
+  }
 });

@@ -1,5 +1,5 @@
 import { CairnError } from '../errors.ts';
-import { pagemapId, pagesId } from '../criu/image-file.ts';
+import { decodeImage, pagemapId, pagesId } from '../criu/image-file.ts';
 import { decodePagemap } from '../criu/pagemap.ts';
 import { repairTimers } from '../criu/timerfd-repair.ts';
 import { inlineLimitBytes } from '../store/format.ts';
@@ -9,8 +9,15 @@ import type { StreamSink } from './layer-read.ts';
 /** Images that are kept as bytes while they arrive; a larger one goes into the store piece by piece. */
 const bufferedBytes = 64 * 1024;
 const blockBytes = 64 * 1024;
+/** The table of unlinked files. */
+const remaps = 'remap-fpath.img';
+/** Of its entries: the file has another name, and gets a new one for the restore (`link_remap.N`). */
+const linkedRemap = 0;
 /** The table of open files, which is repaired as a whole. */
 const openFiles = 'files.img';
+
+/** Code of the error for a dump that did not hold although it had to; see `DumpHook`. */
+export const linksNotHeld = 'links-not-held';
 
 /** A page map that has arrived: of a process (PID inside the unit), or of shared memory. */
 export interface ArrivedPagemap {
@@ -37,6 +44,7 @@ export class ImageCollector {
   /** pages_id that each discarded file has, to be confirmed by the page map itself. */
   readonly #discarded = new Set<number>();
   readonly #ofProcesses = new Set<number>();
+  #linkedRemaps = false;
 
   constructor(openSink: () => StreamSink, onPagemap: (pagemap: ArrivedPagemap) => void) {
     this.#openSink = openSink;
@@ -54,7 +62,7 @@ export class ImageCollector {
       this.#discarded.add(pages);
       image = { kind: 'discard', name };
     } else if (isProcessPagemap(name)) image = { kind: 'pagemap', name, pieces: [] };
-    else if (name === openFiles) image = { kind: 'files', name, pieces: [] };
+    else if (name === openFiles || name === remaps) image = { kind: 'whole', name, pieces: [] };
     else image = { kind: 'keep', name, pieces: [], bytes: 0, sink: undefined };
     if (pages !== undefined) this.#lastPagemap = undefined;
     else if (pagemapId(name) !== undefined) this.#lastPagemap = name;
@@ -80,18 +88,27 @@ export class ImageCollector {
       this.#arrived(image.name, Buffer.concat(image.pieces));
       return;
     }
-    if (image.kind === 'files') {
-      const repaired = Buffer.from(repairTimers(Buffer.concat(image.pieces)));
+    if (image.kind === 'whole') {
+      const whole = Buffer.concat(image.pieces);
+      if (image.name === remaps) this.#look(whole);
+      const kept = image.name === openFiles ? Buffer.from(repairTimers(whole)) : whole;
       this.#finish({
         kind: 'keep',
         name: image.name,
-        pieces: [repaired],
-        bytes: repaired.length,
+        pieces: [kept],
+        bytes: kept.length,
         sink: undefined,
       });
       return;
     }
     this.#finish(image);
+  }
+
+  #look(image: Buffer): void {
+    // The type is the third field and absent if it is the first value.
+    this.#linkedRemaps ||= decodeImage(image, 'remap-fpath').some(
+      (entry) => (entry.uint(3) ?? linkedRemap) === linkedRemap,
+    );
   }
 
   #finish(image: KeptImage): void {
@@ -107,8 +124,17 @@ export class ImageCollector {
     this.#done.push({ name: image.name, content: image.sink.end() });
   }
 
-  /** All images that are complete. Throws if pages were thrown away that no process page map named. */
-  finish(): ReceivedImage[] {
+  /**
+   * All images that are complete. `held`: CRIU stopped at `post-dump`. Throws `links-not-held` (temporary) if it had to and did not, and
+   * `image-order` (permanent) if pages were thrown away that no process page map named.
+   */
+  finish(held: boolean): ReceivedImage[] {
+    if (this.#linkedRemaps && !held)
+      throw new CairnError(
+        'temporary',
+        linksNotHeld,
+        'a file was unlinked that has another name, just before the job was frozen',
+      );
     for (const id of this.#discarded)
       if (!this.#ofProcesses.has(id))
         throw new CairnError(
@@ -154,7 +180,7 @@ type KeptImage = {
 type OpenImage =
   | KeptImage
   | { kind: 'pagemap'; name: string; pieces: Buffer[] }
-  | { kind: 'files'; name: string; pieces: Buffer[] }
+  | { kind: 'whole'; name: string; pieces: Buffer[] }
   | { kind: 'discard'; name: string };
 
 function isProcessPagemap(name: string | undefined): boolean {

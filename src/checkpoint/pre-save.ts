@@ -1,6 +1,7 @@
 import { CairnError } from '../errors.ts';
 import type { CaptureSet } from './capture-pool.ts';
 import { type LayerCapture, newCounter, sharedWritableFiles, stopCounter } from './layer-capture.ts';
+import { type MemoryWindows, mergeWindows } from './memory-windows.ts';
 
 /** Less memory than this is read while frozen as quickly as it could be compared. */
 export const preSaveFromBytes = 32 * 1024 * 1024;
@@ -12,13 +13,18 @@ export interface PreSave {
 
 /**
  * Stores memory and layers while the unit runs, so that hardly anything is new when it is frozen. What changes meanwhile is found later by
- * its content (memory) or its times (files). Nothing here has to be consistent.
+ * its content (memory) or its times (files). Nothing here has to be consistent. `memory` (what is known of each process, by PID) is brought
+ * up to date.
  */
 export async function preSave(
   workers: CaptureSet,
   pids: readonly number[],
   layers: readonly LayerCapture[],
-  options: { memory: boolean; onBytes: (bytes: number) => void; signal: AbortSignal },
+  options: {
+    memory: Map<number, MemoryWindows> | undefined;
+    onBytes: (bytes: number) => void;
+    signal: AbortSignal;
+  },
 ): Promise<PreSave> {
   const { onBytes, signal } = options;
   const result: PreSave = { memoryBytes: 0, layerBytes: 0 };
@@ -29,22 +35,27 @@ export async function preSave(
   };
   signal.addEventListener('abort', stop);
   try {
-    for (const pid of options.memory ? pids : []) {
+    for (const pid of options.memory === undefined ? [] : pids) {
       signal.throwIfAborted();
-      const segments = await workers.stream.request({ op: 'plan-memory', pid });
+      const segments = await workers.stream.request({ op: 'plan-memory', pid, frozen: false });
       if (segments === undefined || segments.pages === 0) continue;
       const next = newCounter();
       counters.push(next);
+      const known = options.memory?.get(pid);
       const reading = workers.readers.map((worker) =>
-        worker.request({ op: 'read-memory', pid, segments, next, mode: 'write' }, (event) => {
+        worker.request({ op: 'read-memory', pid, segments, next, mode: 'write', known }, (event) => {
           if (event.kind !== 'progress') return;
           result.memoryBytes += event.bytes;
           onBytes(event.bytes);
         }),
       );
       // A process that ends, or unmaps what is being read, is no failure: it is not frozen yet. A full store is one.
-      for (const outcome of await Promise.allSettled(reading))
-        if (outcome.status === 'rejected' && outcome.reason instanceof CairnError) throw outcome.reason;
+      const parts: MemoryWindows[] = [];
+      for (const outcome of await Promise.allSettled(reading)) {
+        if (outcome.status === 'fulfilled') parts.push(outcome.value);
+        else if (outcome.reason instanceof CairnError) throw outcome.reason;
+      }
+      options.memory?.set(pid, mergeWindows(parts));
       counters.pop();
     }
     const mapped = () => sharedWritableFiles(pids);

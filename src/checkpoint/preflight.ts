@@ -5,6 +5,7 @@ import { runProgram } from '../linux/run-program.ts';
 import type { Unit } from '../units/unit.ts';
 import { findObstacles, type Obstacle } from './obstacles.ts';
 import { readUnitResources } from './unit-resources.ts';
+import { usesLostNames } from './unlinked-files.ts';
 
 /** What a look at a running unit tells about a checkpoint of it (R18, H08). */
 export interface Preflight {
@@ -13,6 +14,8 @@ export interface Preflight {
   pids: number[];
   /** Those of them that are stopped by job control or a signal. */
   stopped: number[];
+  /** Whether CRIU will have to give unlinked files a name; see `usesLostNames`. */
+  lostNames: boolean;
   obstacles: Obstacle[];
   warnings: Obstacle[];
   estimate: {
@@ -69,6 +72,7 @@ export async function preflightUnit(
     rootPid: status.pid,
     pids,
     stopped: resources.processes.filter(({ state }) => state === 'T').map(({ pid }) => pid),
+    lostNames: usesLostNames(pids),
     obstacles,
     warnings,
     estimate: {

@@ -2,6 +2,7 @@ import { release } from 'node:os';
 import type { SnapshotManifest, UnitImage } from '../store/manifest.ts';
 import type { SnapshotWriter } from '../store/store.ts';
 import { type CaptureSet, workersOf } from './capture-pool.ts';
+import { assemble, type MemoryWindows } from './memory-windows.ts';
 import type { CheckpointBytes, CheckpointTimings } from './events.ts';
 import type { FrozenUnit } from './frozen-capture.ts';
 import { storedStream } from './layer-capture.ts';
@@ -10,21 +11,22 @@ import { presentPagemap, type RestoreFacts, unitImage } from './unit-image.ts';
 
 /**
  * Makes a snapshot of what was read: the workers write out what they hold and sync it, then the manifest is signed and
- * published. Throws `store-full` (temporary) and the like; nothing is visible then.
+ * published. Also returns what is known of the memory of each process now, by its PID on the host. Throws `store-full` (temporary) and the like; nothing is visible then.
  */
 export async function publishSnapshot(
   request: CheckpointRequest,
   workers: CaptureSet,
   parts: { frozen: FrozenUnit; facts: RestoreFacts; writer: SnapshotWriter; timings: CheckpointTimings },
-): Promise<CheckpointBytes> {
+): Promise<{ bytes: CheckpointBytes; memory: Map<number, MemoryWindows> }> {
   const { unit, job, jobDescription, sequence, note, pinned } = request;
   const { frozen, facts, writer, timings } = parts;
   const pagemaps = [];
-  for (const memory of frozen.memory) {
-    const bytes = presentPagemap(memory);
+  const memory = frozen.memory.map((read) => ({ ...read, ...assemble(read.runs, read.readings) }));
+  for (const captured of memory) {
+    const bytes = presentPagemap(captured);
     pagemaps.push(storedStream(await workers.stream.request({ op: 'store-bytes', bytes })));
   }
-  const image = unitImage(unit.id, unit.spec, frozen, facts, pagemaps);
+  const image = unitImage(unit.id, unit.spec, { ...frozen, memory }, facts, pagemaps);
   const sealed = await Promise.all(workersOf(workers).map((worker) => worker.request({ op: 'finish' })));
   const manifest: SnapshotManifest = {
     job,
@@ -40,7 +42,10 @@ export async function publishSnapshot(
   for (const packs of sealed) writer.collect(packs);
   await writer.publish(manifest);
   const { zeroBytes, knownBytes, newBytes, storedBytes } = writer.statistics;
-  return { ...imageBytes(image), zero: zeroBytes, known: knownBytes, new: newBytes, stored: storedBytes };
+  return {
+    bytes: { ...imageBytes(image), zero: zeroBytes, known: knownBytes, new: newBytes, stored: storedBytes },
+    memory: new Map(memory.map(({ pid, windows }) => [pid, windows])),
+  };
 }
 
 /** Sizes of the parts of an image. */

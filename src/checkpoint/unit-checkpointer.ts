@@ -2,7 +2,8 @@ import type { Criu } from '../criu/find.ts';
 import { CairnError } from '../errors.ts';
 import type { Store } from '../store/store.ts';
 import type { CapturePool } from './capture-pool.ts';
-import { CheckpointRun, type LayerMemory } from './checkpoint-run.ts';
+import { CheckpointRun, type UnitMemory } from './checkpoint-run.ts';
+import { linksNotHeld } from './image-collector.ts';
 import type { CheckpointRequest, CheckpointResult } from './checkpoint-request.ts';
 
 /** How often a checkpoint is begun if processes come and go too quickly for it. */
@@ -13,7 +14,7 @@ export class UnitCheckpointer {
   readonly #store: Store;
   readonly #pool: CapturePool;
   readonly #criu: () => Promise<Criu>;
-  readonly #layerMemories = new Map<string, LayerMemory>();
+  readonly #memories = new Map<string, UnitMemory>();
 
   constructor(store: Store, pool: CapturePool, criu: () => Promise<Criu>) {
     this.#store = store;
@@ -26,31 +27,34 @@ export class UnitCheckpointer {
    * reason is thrown.
    */
   async checkpoint(request: CheckpointRequest): Promise<CheckpointResult> {
+    let hold = false;
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#attempt(request);
+        return await this.#attempt(request, hold);
       } catch (error) {
         // A process that ended while CRIU was stopping them one after the other; the next time it is not there.
-        const passing = error instanceof CairnError && error.code === 'process-gone';
+        const code = error instanceof CairnError ? error.code : undefined;
+        hold ||= code === linksNotHeld;
+        const passing = code === 'process-gone' || code === linksNotHeld;
         if (!passing || attempt === attempts || request.signal.aborted) throw error;
       }
     }
   }
 
-  async #attempt(request: CheckpointRequest): Promise<CheckpointResult> {
+  async #attempt(request: CheckpointRequest, hold: boolean): Promise<CheckpointResult> {
     await using run = new CheckpointRun(
       request,
       this.#store,
-      this.#pool.lease(),
-      this.#layerMemories.get(request.unit.id),
+      { workers: this.#pool.lease(), tagKey: this.#pool.tagKey, hold },
+      this.#memories.get(request.unit.id),
     );
     const result = await run.execute(await this.#criu());
-    this.#layerMemories.set(request.unit.id, run.layerMemory);
+    this.#memories.set(request.unit.id, run.memory);
     return result;
   }
 
   /** Forgets what it knows of a unit that is gone. */
   forget(unitId: string): void {
-    this.#layerMemories.delete(unitId);
+    this.#memories.delete(unitId);
   }
 }

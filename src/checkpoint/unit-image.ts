@@ -1,8 +1,12 @@
 import { encodePagemap, pageFlags } from '../criu/pagemap.ts';
 import type { StoredStream, UnitImage } from '../store/manifest.ts';
 import type { UnitExternals } from '../units/unit.ts';
-import type { CapturedMemory, FrozenUnit } from './frozen-capture.ts';
+import type { FrozenMemory, FrozenUnit } from './frozen-capture.ts';
+import type { AssembledMemory } from './memory-windows.ts';
 import { storedStream } from './layer-capture.ts';
+
+/** Memory of one process as it goes into a snapshot. */
+type CapturedMemory = Pick<FrozenMemory, 'unitPid' | 'pagesId'> & Pick<AssembledMemory, 'runs' | 'chunks'>;
 
 /** What a restore must know beside CRIU's images; kept in the manifest as `restore`. */
 export interface RestoreFacts {
@@ -30,7 +34,7 @@ export function restoreFacts(criuVersion: string, externals: UnitExternals): Res
 export function unitImage(
   unit: string,
   unitDescription: unknown,
-  frozen: FrozenUnit,
+  frozen: Pick<FrozenUnit, 'images' | 'layers'> & { memory: readonly CapturedMemory[] },
   facts: RestoreFacts,
   pagemaps: readonly StoredStream[],
 ): UnitImage {

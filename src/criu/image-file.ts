@@ -25,6 +25,7 @@ export const imageMagics = {
   fs: 0x51403912,
   creds: 0x54023547,
   'pipes-data': 0x56453709,
+  'remap-fpath': 0x59133954,
   'ghost-file': 0x52583605,
   mountpoints: 0x55563928,
   'tty-info': 0x59453036,

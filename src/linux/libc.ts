@@ -114,6 +114,11 @@ function bindAll() {
   };
 }
 
+/** A function that the running program or a library it is linked with exports; types as koffi names them. */
+export function programFunction(name: string, args: string[], result = 'int32'): Native {
+  return loadKoffi().load(null).func(name, result, args) as unknown as Native;
+}
+
 let bound: ReturnType<typeof bindAll> | undefined;
 
 /** The bound functions, raw: -1 means failure, `lastErrno()` right after tells which. For the files of this room only. */

@@ -92,8 +92,16 @@ export class ChunkList {
   }
 }
 
+/** Takes chunks in order. */
+export interface ChunkSink {
+  /** A chunk; `id` is copied. */
+  push(id: Uint8Array, length: number): void;
+  /** `length` zero bytes. */
+  pushZeros(length: number): void;
+}
+
 /** Collects the entries of a `ChunkList`; neighbouring zero runs become one entry. */
-export class ChunkListBuilder {
+export class ChunkListBuilder implements ChunkSink {
   #ids: Uint8Array<ArrayBuffer>;
   #lengths: Uint32Array<ArrayBuffer>;
   #count = 0;

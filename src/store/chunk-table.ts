@@ -103,6 +103,11 @@ export class ChunkTable {
     }
   }
 
+  /** Whether `claim` would find the chunk; enters nothing. */
+  has(key: Int32Array, session: number): boolean {
+    return this.#find(key, (state) => state === -session || isTrusted(state)) >= 0;
+  }
+
   /** Row of the chunk in the index, or -1; a distrusted one only if there is no other. */
   rowOf(key: Int32Array): number {
     const row = this.trustedRowOf(key);

@@ -1,5 +1,5 @@
 import { CairnError } from '../errors.ts';
-import type { ChunkListBuilder } from './chunk-list.ts';
+import type { ChunkSink } from './chunk-list.ts';
 import { ChunkNamer } from './chunk-name.ts';
 import { ChunkTable, claimResult } from './chunk-table.ts';
 import { CompressionTrial, looksCompressible } from './compression.ts';
@@ -95,7 +95,7 @@ export class ChunkWriter implements Disposable {
    * afterwards the caller can use it again. New ones are copied to staging
    * memory; when that is full, what it holds is written out uncompressed, because somebody is frozen and waits.
    */
-  stage(bytes: Uint8Array, list: ChunkListBuilder): boolean {
+  stage(bytes: Uint8Array, list: ChunkSink): boolean {
     if (!this.#isNew(bytes, list)) return false;
     if (!this.#staged.add(this.#namer.name, bytes)) {
       this.#drain(this.#staged, false);
@@ -104,8 +104,18 @@ export class ChunkWriter implements Disposable {
     return true;
   }
 
+  /** Takes a chunk by its name; false, and nothing is taken, if the store lacks it: then `stage` or `write` it. */
+  reuse(name: Uint8Array, length: number, list: ChunkSink): boolean {
+    this.#namer.use(name);
+    if (!this.#table.has(this.#namer.key, this.#environment.session)) return false;
+    this.#statistics.seenBytes += length;
+    this.#statistics.knownBytes += length;
+    list.push(name, length);
+    return true;
+  }
+
   /** As `stage`, but compresses and writes out as it goes; needs 1 MiB of memory. */
-  write(bytes: Uint8Array, list: ChunkListBuilder): boolean {
+  write(bytes: Uint8Array, list: ChunkSink): boolean {
     if (!this.#isNew(bytes, list)) return false;
     this.#writing ??= new StagedChunks(new StagingMemory(writeBufferBytes));
     if (!this.#writing.add(this.#namer.name, bytes)) {
@@ -116,7 +126,7 @@ export class ChunkWriter implements Disposable {
   }
 
   /** Takes a stream that begins at a chunk boundary in one piece. */
-  writeAll(bytes: Uint8Array, list: ChunkListBuilder): void {
+  writeAll(bytes: Uint8Array, list: ChunkSink): void {
     for (let at = 0; at < bytes.length; at += maxChunkBytes)
       this.write(bytes.subarray(at, at + maxChunkBytes), list);
   }
@@ -151,7 +161,7 @@ export class ChunkWriter implements Disposable {
     if (this.#ownsStaging) this.#staging.release();
   }
 
-  #isNew(bytes: Uint8Array, list: ChunkListBuilder): boolean {
+  #isNew(bytes: Uint8Array, list: ChunkSink): boolean {
     const length = bytes.length;
     if (length === 0) return false;
     if (length > maxChunkBytes) throw new RangeError(`a chunk of ${length} bytes`);

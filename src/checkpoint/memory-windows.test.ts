@@ -1,0 +1,178 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import fc from 'fast-check';
+import { pageSize, windowSize } from './memory-segments.ts';
+import {
+  assemble,
+  type MemoryWindows,
+  mergeWindows,
+  runsToRead,
+  WindowLookup,
+  WindowRecorder,
+  windowsOf,
+} from './memory-windows.ts';
+
+const lazy = 2;
+
+function records(
+  list: readonly { window: number; pages: number; zeros?: number; id?: number }[],
+): MemoryWindows {
+  const recorder = new WindowRecorder();
+  for (const { window, pages, zeros = 0, id = 1 } of list) {
+    recorder.push(new Uint8Array(32).fill(id));
+    recorder.add(window * windowSize, pages, zeros, Int32Array.of(window, pages, id, 7));
+  }
+  return recorder.build();
+}
+
+test('what workers read in turns comes together in the order of addresses', () => {
+  fc.assert(
+    fc.property(fc.array(fc.integer({ min: 0, max: 2 }), { maxLength: 60 }), (owners) => {
+      const parts = [0, 1, 2].map((worker) =>
+        records(
+          owners.flatMap((owner, w) =>
+            owner === worker ? [{ window: w, pages: w + 1, id: (w % 255) + 1 }] : [],
+          ),
+        ),
+      );
+      const merged = mergeWindows(parts);
+      assert.deepEqual(
+        [...merged.addresses],
+        owners.map((_, w) => w * windowSize),
+      );
+      assert.deepEqual(
+        [...merged.pages],
+        owners.map((_, w) => w + 1),
+      );
+      owners.forEach((_, w) => assert.equal(merged.ids[w * 32 + 31], (w % 255) + 1));
+      owners.forEach((_, w) => assert.equal(merged.tags[w * 4], w));
+    }),
+  );
+});
+
+test('a window that was read twice is an error', () => {
+  const one = records([{ window: 3, pages: 1 }]);
+  assert.throws(() => mergeWindows([one, one]), /read twice/);
+});
+
+test('a record is found by its address, in any order, and compared by pages and tag', () => {
+  const windows = records([1, 2, 5, 9].map((window) => ({ window, pages: 15 })));
+  const lookup = new WindowLookup(windows);
+  for (const [window, index] of [
+    [1, 0],
+    [2, 1],
+    [3, -1],
+    [9, 3],
+    [5, 2],
+    [0, -1],
+    [10, -1],
+    [1, 0],
+  ] as const)
+    assert.equal(lookup.find(window * windowSize), index, String(window));
+  assert.ok(lookup.matches(1, 15, Int32Array.of(2, 15, 1, 7)));
+  assert.ok(!lookup.matches(1, 14, Int32Array.of(2, 15, 1, 7)));
+  for (let word = 0; word < 4; word++) {
+    const tag = Int32Array.of(2, 15, 1, 7);
+    tag[word] = 99;
+    assert.ok(!lookup.matches(1, 15, tag), `word ${word}`);
+  }
+});
+
+/** Pages of a page map as `address:flags`, to compare maps that are cut differently. */
+function pagesOf(runs: ArrayLike<number>): string[] {
+  const pages: string[] = [];
+  for (let r = 0; r < runs.length; r += 3)
+    for (let p = 0; p < (runs[r + 1] as number); p++)
+      pages.push(`${(runs[r] as number) + p * pageSize}:${runs[r + 2]}`);
+  return pages;
+}
+
+const pagemaps = fc
+  .array(
+    fc.record({
+      gap: fc.integer({ min: 0, max: 40 }),
+      pages: fc.integer({ min: 1, max: 50 }),
+      flags: fc.constantFrom(2, 4, 6),
+    }),
+    {
+      maxLength: 30,
+    },
+  )
+  .map((list) => {
+    const runs: number[] = [];
+    let address = 0x7f0000000000;
+    for (const { gap, pages, flags } of list) {
+      address += gap * pageSize;
+      runs.push(address, pages, flags);
+      address += pages * pageSize;
+    }
+    return Float64Array.from(runs);
+  });
+
+test('windows of a page map hold every page once', () => {
+  fc.assert(
+    fc.property(pagemaps, (runs) => {
+      const found: string[] = [];
+      for (const { address, pages, lazy: lazyPages } of windowsOf(runs))
+        for (let p = 0; p < 16; p++)
+          if ((pages >> p) & 1) found.push(`${address + p * pageSize}:${(lazyPages >> p) & 1}`);
+      const expected = pagesOf(runs).map((page) => {
+        const [address, flags] = page.split(':').map(Number) as [number, number];
+        return `${address}:${(flags & lazy) === 0 ? 0 : 1}`;
+      });
+      assert.deepEqual(found, expected);
+    }),
+  );
+});
+
+test('what an early reading lacks, or has of other pages, is read again, and the two together are whole', () => {
+  fc.assert(
+    fc.property(pagemaps, fc.infiniteStream(fc.integer({ min: 0, max: 5 })), (runs, choices) => {
+      const wanted = [...windowsOf(runs)];
+      const early: Parameters<typeof records>[0][number][] = [];
+      const good = new Set<number>();
+      for (const { address, pages, lazy: lazyPages } of wanted) {
+        const window = address / windowSize;
+        const kind = choices.next().value as number;
+        if (kind === 0) continue;
+        if (kind === 1) early.push({ window, pages: pages ^ 1 || 2 });
+        // Zeros may only be left out of private anonymous memory.
+        else if (kind === 2) {
+          early.push({ window, pages, zeros: pages });
+          if (lazyPages === pages) good.add(address);
+        } else {
+          early.push({ window, pages, zeros: pages & lazyPages & 0x5555, id: 2 });
+          good.add(address);
+        }
+      }
+      const first = records(early);
+      const rest = Float64Array.from(runsToRead(runs, first));
+      const again = wanted.filter(({ address }) => !good.has(address));
+      assert.deepEqual(
+        [...windowsOf(rest)].map(({ address, pages, lazy: lazyPages }) => [address, pages, lazyPages]),
+        again.map(({ address, pages, lazy: lazyPages }) => [address, pages, lazyPages]),
+      );
+      const second = records(
+        again.map(({ address, pages }) => ({ window: address / windowSize, pages, id: 3 })),
+      );
+      const result = assemble(runs, [first, second]);
+      const zeros = new Set(
+        [...first.addresses].flatMap((address, i) =>
+          good.has(address)
+            ? Array.from({ length: 16 }, (_, p) => p)
+                .filter((p) => ((first.zeros[i] as number) >> p) & 1)
+                .map((p) => address + p * pageSize)
+            : [],
+        ),
+      );
+      const left = pagesOf(runs).filter((page) => !zeros.has(Number(page.split(':')[0])));
+      assert.deepEqual(pagesOf(result.runs), left);
+      assert.equal(result.chunks.size, left.length * pageSize);
+      assert.deepEqual(
+        [...result.windows.addresses],
+        wanted.map(({ address }) => address),
+      );
+      if (again.length > 0) assert.throws(() => assemble(runs, [first]), /was not read/);
+    }),
+  );
+});
