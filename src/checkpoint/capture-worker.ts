@@ -22,7 +22,7 @@ import { readFiles, type StreamSink } from './layer-read.ts';
 import { restoreLayer } from './layer-restore.ts';
 import { scanLayer } from './layer-scan.ts';
 import { planMemory } from './memory-plan.ts';
-import { MemoryReader, type WindowVisitor } from './memory-read.ts';
+import { MemoryReader, SegmentBuffer, type WindowVisitor } from './memory-read.ts';
 import { pageSize, planSegments } from './memory-segments.ts';
 import { countPages, type MemoryWindows, WindowLookup, WindowRecorder } from './memory-windows.ts';
 import { portableError } from './portable-error.ts';
@@ -32,6 +32,7 @@ const port = parentPort;
 
 let writer: ChunkWriter | undefined;
 let tagKey: Uint8Array | undefined;
+const segmentBuffer = new SegmentBuffer();
 let capture: StreamCapture | undefined;
 let collected: ImageCollector | undefined;
 
@@ -147,10 +148,10 @@ function readSegments(
   { pid, segments, next, mode, known }: Extract<CaptureRequest, { op: 'read-memory' }>,
   tell: (event: CaptureEvent) => void,
 ): MemoryWindows {
-  using reader = new MemoryReader();
   if (tagKey === undefined) throw new Error('no snapshot has begun in this worker');
   using gmac = new Gmac(tagKey);
   const target = current();
+  using reader = new MemoryReader(pid, segmentBuffer);
   const recorder = new WindowRecorder();
   const lookup = known === undefined ? undefined : new WindowLookup(known);
   let told = 0;
@@ -181,7 +182,7 @@ function readSegments(
     if (index < 0 || index + 1 >= segments.starts.length) break;
     const from = segments.starts[index] as number;
     const to = segments.starts[index + 1] as number;
-    reader.readSegment(pid, segments.runs, from, to, visit);
+    reader.readSegment(segments.runs, from, to, visit);
     if (told >= progressBytes) {
       tell({ kind: 'progress', bytes: told });
       told = 0;

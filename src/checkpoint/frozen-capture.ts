@@ -1,12 +1,14 @@
+import { availableParallelism } from 'node:os';
 import { CairnError } from '../errors.ts';
 import { readStatus, readTree } from '../linux/process.ts';
 import type { LayerEntry } from '../store/manifest.ts';
 import { type CaptureSet, type CaptureWorker, oneReaderBytes } from './capture-pool.ts';
-import type { ReceivedImage, SharedCounter } from './capture-protocol.ts';
+import type { ReceivedImage } from './capture-protocol.ts';
 import type { DumpProcess } from './dump-process.ts';
-import { type LayerCapture, newCounter, sharedWritableFiles, stopCounter } from './layer-capture.ts';
+import { type LayerCapture, sharedWritableFiles } from './layer-capture.ts';
 import { type MemorySegments, pageSize, planSegments } from './memory-segments.ts';
-import { type MemoryWindows, mergeWindows, runsToRead } from './memory-windows.ts';
+import { runsToRead, type MemoryWindows } from './memory-windows.ts';
+import { SharedReading } from './shared-reading.ts';
 
 /** Memory of one process at the moment of the checkpoint. */
 export interface FrozenMemory {
@@ -33,6 +35,11 @@ export interface FrozenUnit {
 
 type LayersAtOnce = FrozenUnit['layers'];
 
+interface EarlyReading {
+  segments: MemorySegments;
+  reading: SharedReading;
+}
+
 /**
  * Reads a frozen unit, as much as possible while CRIU is at work: its images as they come; memory from the moment at which all
  * processes are stopped, by a plan of our own, and what CRIU's page maps ask for beyond that as they arrive; what has changed in the layers
@@ -44,13 +51,14 @@ export class FrozenCapture {
   readonly #layers: readonly LayerCapture[];
   readonly #memory: { bytes: number; known: ReadonlyMap<number, MemoryWindows> };
   readonly #onBytes: (bytes: number) => void;
-  readonly #counters: SharedCounter[] = [];
+  readonly #readings: SharedReading[] = [];
   readonly #reads: Promise<FrozenMemory>[] = [];
-  /** Readings of whole processes that began before CRIU's page map was there; nothing of one that could not be read. */
-  readonly #early = new Map<number, Promise<MemoryWindows | undefined>>();
+  /** Processes whose reading began before CRIU's page map was there; nothing of one that could not be planned. */
+  readonly #early = new Map<number, Promise<EarlyReading | undefined>>();
+  #current: SharedReading | undefined;
+  #written = false;
   readonly #arrived = new Set<number>();
   #hostPids: ReadonlyMap<number, number> = new Map();
-  #pages = 0;
   #stopped = false;
 
   /** `memory`: about how much there is, and what is known of each process (by host PID). */
@@ -95,6 +103,9 @@ export class FrozenCapture {
     );
     void quietly(receiving);
     await Promise.race([dump.written, receiving]);
+    // CRIU needs no processor any more.
+    this.#written = true;
+    for (const reader of this.#workers.readers) this.#current?.join(reader);
     const dumpedAtMs = performance.timeOrigin + performance.now();
     reading ??= quietly(this.#readLayers());
     const layers = await reading;
@@ -108,27 +119,35 @@ export class FrozenCapture {
   /** Lets everything that reads end soon. */
   stop(): void {
     this.#stopped = true;
-    for (const counter of this.#counters) stopCounter(counter);
+    for (const reading of this.#readings) reading.stop();
     for (const layer of this.#layers) layer.stop();
   }
 
-  /** Reads one process after the other, as long as CRIU has not come to it. */
+  /** Reads one process after the other, as long as CRIU has not come to it, and leaves CRIU a processor. */
   async #readEarly(): Promise<void> {
-    const { readers } = this.#workers;
+    // The layers are read from the other end.
+    const readers = this.#workers.readers.toReversed();
+    const [first] = readers;
+    if (first === undefined) return;
+    const beside = Math.max(1, Math.min(readers.length, availableParallelism() - 1));
     for (const pid of this.#hostPids.values()) {
       if (this.#stopped) return;
       if (this.#arrived.has(pid)) continue;
-      const windows = (async () => {
-        const segments = await readers[0]?.request({ op: 'plan-memory', pid, frozen: true });
+      const early = (async () => {
+        const segments = await first.request({ op: 'plan-memory', pid, frozen: true });
         if (segments === undefined || segments.pages === 0 || this.#stopped) return undefined;
-        return this.#read(readers, pid, segments);
+        const workers = this.#written ? readers : readers.slice(0, beside);
+        const reading = this.#read(workers, pid, segments);
+        this.#current = reading;
+        return { segments, reading };
       })().catch(() => undefined);
-      this.#early.set(pid, windows);
-      await windows;
+      this.#early.set(pid, early);
+      await (await early)?.reading.result().catch(() => {});
+      this.#current = undefined;
     }
   }
 
-  /** Reads what CRIU's page map asks for, unless it is there already. */
+  /** Reads what CRIU's page map asks for, unless it is being read already. */
   async #readProcess(unitPid: number, pagesId: number, segments: MemorySegments): Promise<FrozenMemory> {
     const pid = this.#hostPids.get(unitPid);
     if (pid === undefined)
@@ -138,34 +157,21 @@ export class FrozenCapture {
         `process ${unitPid} of the unit was not found while frozen`,
       );
     this.#arrived.add(pid);
-    this.#pages += segments.pages;
     const { runs } = segments;
     const early = await this.#early.get(pid);
-    const rest = early === undefined ? segments : planSegments(runsToRead(runs, early));
-    const readings = early === undefined ? [] : [early];
-    if (rest.pages > 0 || readings.length === 0) {
-      // The stream's thread comes to it when CRIU has written everything: soon, for something this small.
-      const { stream, readers } = this.#workers;
-      const few = early === undefined && this.#pages * pageSize <= oneReaderBytes;
-      readings.push(await this.#read(few ? [stream] : readers, pid, rest));
-    }
-    return { pid, unitPid, pagesId, runs, readings };
+    const rest = early === undefined ? segments : planSegments(runsToRead(runs, early.segments.runs));
+    const { readers } = this.#workers;
+    const few = rest.pages * pageSize <= oneReaderBytes;
+    const beyond = rest.pages === 0 ? [] : [this.#read(few ? readers.slice(0, 1) : readers, pid, rest)];
+    const readings = [...(early === undefined ? [] : [early.reading]), ...beyond];
+    return { pid, unitPid, pagesId, runs, readings: await Promise.all(readings.map((one) => one.result())) };
   }
 
-  async #read(
-    workers: readonly CaptureWorker[],
-    pid: number,
-    segments: MemorySegments,
-  ): Promise<MemoryWindows> {
-    const next = newCounter();
-    this.#counters.push(next);
-    const known = this.#memory.known.get(pid);
-    const parts = workers.map((worker) =>
-      worker.request({ op: 'read-memory', pid, segments, next, mode: 'stage', known }, (event) => {
-        if (event.kind === 'progress') this.#onBytes(event.bytes);
-      }),
-    );
-    return mergeWindows(await Promise.all(parts));
+  #read(workers: readonly CaptureWorker[], pid: number, segments: MemorySegments): SharedReading {
+    const reading = new SharedReading(pid, segments, this.#memory.known.get(pid), this.#onBytes);
+    this.#readings.push(reading);
+    for (const worker of workers) reading.join(worker);
+    return reading;
   }
 
   async #readLayers(): Promise<LayersAtOnce> {

@@ -200,12 +200,23 @@ function fits(windows: MemoryWindows, i: number, wanted: { pages: number; lazy: 
   return i >= 0 && windows.pages[i] === wanted.pages && ((windows.zeros[i] as number) & ~wanted.lazy) === 0;
 }
 
-/** The runs of a page map whose windows `have` has no good record of; whole windows. */
-export function runsToRead(runs: Float64Array, have: MemoryWindows): number[] {
-  const lookup = new WindowLookup(have);
+/**
+ * The runs of a page map whose windows are not read by a plan: it has other pages of them, or takes them for lazy, so that it may leave out
+ * zeros, and they are not. Whole windows. Linear: both are in order.
+ */
+export function runsToRead(runs: Float64Array, planned: Float64Array): number[] {
+  const plan = windowsOf(planned);
+  let next = plan.next();
   const missing: number[] = [];
   for (const wanted of windowsOf(runs)) {
-    if (fits(have, lookup.find(wanted.address), wanted)) continue;
+    while (!next.done && next.value.address < wanted.address) next = plan.next();
+    const found = next.done ? undefined : next.value;
+    if (
+      found?.address === wanted.address &&
+      found.pages === wanted.pages &&
+      (found.lazy & ~wanted.lazy) === 0
+    )
+      continue;
     for (let page = 0; page < windowPages; page++)
       if ((wanted.pages >> page) & 1)
         appendPage(missing, wanted.address + page * pageSize, (wanted.lazy >> page) & 1 ? pageFlags.lazy : 0);

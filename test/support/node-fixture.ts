@@ -92,8 +92,11 @@ export class NodeFixture implements AsyncDisposable {
     );
     closeSync(log);
     this.#daemon = daemon;
-    const ended = once(daemon, 'exit');
-    ended.catch(() => {});
+    daemon.once('exit', (code, signal) => {
+      if (this.#daemon !== daemon) return;
+      const log = this.daemonLog().split('\n').slice(-40).join('\n');
+      console.error(`the daemon of the test ended by itself (${signal ?? code}):\n${log}`);
+    });
     await until(
       'the daemon answers',
       async () => {
