@@ -41,8 +41,11 @@ static void sleep_3_seconds(int kind) {
   if (kind == 4) {
     int64_t end = probe_nanoseconds(CLOCK_MONOTONIC) + 3000000000;
     int result;
-    do result = poll(&none, 1, (end - probe_nanoseconds(CLOCK_MONOTONIC) + 999999) / 1000000);
-    while (result < 0 && errno == EINTR);
+    do {
+      int64_t rest = end - probe_nanoseconds(CLOCK_MONOTONIC);
+      /* A negative timeout would be none at all. */
+      result = poll(&none, 1, rest > 0 ? (rest + 999999) / 1000000 : 0);
+    } while (result < 0 && errno == EINTR);
     CHECK(result == 0, "%s: %d, %s", names[kind], result, strerror(errno));
   }
   if (kind == 5) {
