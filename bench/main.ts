@@ -4,11 +4,12 @@
  *     npm run bench [-- --runs 7] [--mib 1024] [--large-mib 4096] [--only frozen,changed,restart,lazy,memory,small]
  */
 
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import type { CheckpointResult } from '../src/api/schemas.ts';
 import { NodeFixture } from '../test/support/node-fixture.ts';
+import { until } from '../test/support/poll.ts';
 import { type Figure, figure, mebibytes, milliseconds, type Row, table } from './figures.ts';
 import { MemoryJob } from './memory-job.ts';
 import { describeMachine, PlainCriu, say } from './plain-criu.ts';
@@ -103,7 +104,8 @@ async function restart(mib: number): Promise<void> {
     await node.restart('back', '-d');
     ours.push(performance.now() - started);
     await node.crash('back');
-    // The daemon has taken away what a unit needs to run in.
+    // The daemon takes away what a unit needs to run in.
+    await until('the unit is taken down', () => !existsSync(unit.paths.run), { timeoutMs: 20_000 });
     const again = await job.units.renew(unit.spec);
     plain.push(await criu.restore(again, externals));
     await again.release();

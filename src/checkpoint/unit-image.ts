@@ -1,4 +1,4 @@
-import { encodePagemap, pageFlags } from '../criu/pagemap.ts';
+import { encodePagemap, pageFlags, withoutLongRuns } from '../criu/pagemap.ts';
 import type { StoredStream, UnitImage } from '../store/manifest.ts';
 import type { UnitExternals } from '../units/unit.ts';
 import type { FrozenMemory, FrozenUnit } from './frozen-capture.ts';
@@ -66,5 +66,5 @@ export function unitImage(
 export function presentPagemap({ pagesId, runs }: Pick<CapturedMemory, 'pagesId' | 'runs'>): Uint8Array {
   const present = runs.slice();
   for (let i = 2; i < present.length; i += 3) present[i] = (present[i] as number) | pageFlags.present;
-  return encodePagemap({ pagesId, runs: present });
+  return encodePagemap({ pagesId, runs: withoutLongRuns(present) });
 }

@@ -18,6 +18,7 @@ import {
   presentBytes,
   withLazyPages,
   withoutLazyPages,
+  withoutLongRuns,
 } from './pagemap.ts';
 import { decodeMessage, Message } from './protobuf.ts';
 import { decodeDumpStats, decodeRestoreStats } from './stats.ts';
@@ -36,6 +37,35 @@ test('R06 a page map is the same after encoding and decoding', () => {
       const pagemap = { pagesId: id, runs: Float64Array.from(runs.flat()) };
       const decoded = decodePagemap(encodePagemap(pagemap));
       assert.deepEqual(decoded, pagemap);
+    }),
+    { seed },
+  );
+});
+
+test('R06 long runs are cut into pieces of at most 64 MiB that follow on each other', () => {
+  const run = fc.tuple(fc.nat({ max: 1000 }), fc.integer({ min: 1, max: 100_000 }), fc.constantFrom(2, 4, 6));
+  fc.assert(
+    fc.property(fc.array(run, { maxLength: 10 }), (list) => {
+      let address = 0;
+      const runs = list.flatMap(([gap, pages, flags]) => {
+        const start = address + gap * 4096;
+        address = start + pages * 4096;
+        return [start, pages, flags];
+      });
+      const cut = withoutLongRuns(Float64Array.from(runs));
+      const joined: number[] = [];
+      for (let i = 0; i < cut.length; i += 3) {
+        const [start, pages, flags] = cut.subarray(i, i + 3) as unknown as [number, number, number];
+        assert.ok(pages >= 1 && pages * 4096 <= 64 * 2 ** 20);
+        // A piece belongs to the run that the address lies in.
+        if (runs.some((value, at) => at % 3 === 0 && value === start)) joined.push(start, pages, flags);
+        else {
+          assert.equal(start, (joined.at(-3) as number) + (joined.at(-2) as number) * 4096);
+          assert.equal(flags, joined.at(-1));
+          joined[joined.length - 2] = (joined.at(-2) as number) + pages;
+        }
+      }
+      assert.deepEqual(joined, runs);
     }),
     { seed },
   );

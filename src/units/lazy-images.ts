@@ -3,7 +3,14 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import path from 'node:path';
 import { pagemapId } from '../criu/image-file.ts';
-import { decodePagemap, encodePagemap, pageFlags, runFields, withoutLazyPages } from '../criu/pagemap.ts';
+import {
+  decodePagemap,
+  encodePagemap,
+  pageFlags,
+  runFields,
+  withoutLazyPages,
+  withoutLongRuns,
+} from '../criu/pagemap.ts';
 import { CairnError } from '../errors.ts';
 import type { SnapshotImages } from './restore-images.ts';
 
@@ -52,7 +59,7 @@ export class LazyPages {
       const file = `pages-${pagemap.pagesId}.img`;
       processes.set(id.id, locate(file, pagemap.runs));
       lazyBytes += writeEager(images, file, pagemap.runs, path.join(directory, file));
-      const eager = encodePagemap({ ...pagemap, runs: withoutLazyPages(pagemap.runs) });
+      const eager = encodePagemap({ ...pagemap, runs: withoutLongRuns(withoutLazyPages(pagemap.runs)) });
       writeFile(path.join(directory, name), (write) => write(eager));
       written.add(name).add(file);
     }
