@@ -24,7 +24,9 @@ export type CaptureRequest =
   | {
       op: 'begin';
       environment: WriterEnvironment;
-      stagingLimitBytes: number;
+      /** New chunks that this worker may hold in memory by itself, bytes; beyond that it takes from the budget (`StagingBudget`). */
+      stagingBytes: number;
+      stagingBudget: SharedArrayBuffer;
       /** For the tags of memory (`Gmac`): the same for all that are compared. */
       tagKey: Uint8Array;
     }

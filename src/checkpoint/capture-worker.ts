@@ -10,6 +10,7 @@ import { ChunkListBuilder } from '../store/chunk-list.ts';
 import { ChunkReader } from '../store/chunk-reader.ts';
 import { ChunkWriter } from '../store/chunk-writer.ts';
 import { chunkIdBytes, inlineLimitBytes, maxChunkBytes } from '../store/format.ts';
+import { StagingBudget } from '../store/staging.ts';
 import type {
   CaptureEvent,
   CaptureMode,
@@ -50,7 +51,10 @@ function answer(request: CaptureRequest, tell: (event: CaptureEvent) => void): u
   switch (request.op) {
     case 'begin':
       writer?.[Symbol.dispose]();
-      writer = new ChunkWriter(request.environment, { stagingLimitBytes: request.stagingLimitBytes });
+      writer = new ChunkWriter(request.environment, {
+        stagingLimitBytes: request.stagingBytes,
+        stagingBudget: new StagingBudget(request.stagingBudget),
+      });
       tagKey = request.tagKey;
       return undefined;
     case 'reserve':

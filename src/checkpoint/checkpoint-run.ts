@@ -1,10 +1,11 @@
 import { rmSync } from 'node:fs';
-import { constants } from 'node:os';
+import { constants, freemem } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Criu } from '../criu/find.ts';
 import { CairnError, messageOf } from '../errors.ts';
 import { readStat, readTree } from '../linux/process.ts';
+import { StagingBudget } from '../store/staging.ts';
 import type { SnapshotWriter, Store } from '../store/store.ts';
 import { dumpExternals } from '../units/external-mounts.ts';
 import type { Unit } from '../units/unit.ts';
@@ -35,7 +36,8 @@ export interface UnitMemory {
   windows: ReadonlyMap<number, MemoryWindows>;
 }
 
-const defaultStagingLimitBytes = 4 * 1024 ** 3;
+/** What each worker may hold at least, of the limit. */
+const ownStagingBytes = 4 * 1024 ** 2;
 /** Made ready for new chunks beyond what is expected. */
 const spareReserveBytes = 1024 * 1024;
 /** Largest unlinked file in an image: everything that is open is saved. */
@@ -52,6 +54,7 @@ export class CheckpointRun implements AsyncDisposable {
   readonly #startedMs = performance.now();
   readonly #tagKey: Uint8Array;
   readonly #hold: boolean;
+  readonly #stagingLimitBytes: number;
   #before: UnitMemory | undefined;
   /** What is known of the memory of each process. */
   #known: Map<number, MemoryWindows>;
@@ -74,6 +77,7 @@ export class CheckpointRun implements AsyncDisposable {
     this.#workers = means.workers;
     this.#tagKey = means.tagKey;
     this.#hold = means.hold;
+    this.#stagingLimitBytes = request.stagingLimitBytes ?? Math.floor(freemem() / 2);
     this.#known = new Map(before?.windows);
     this.#before = before;
     this.#deadline = new AbortController();
@@ -127,11 +131,17 @@ export class CheckpointRun implements AsyncDisposable {
   async #begin(writer: SnapshotWriter): Promise<void> {
     const environment = writer.writerEnvironment();
     const workers = workersOf(this.#workers);
-    const limit = this.#request.stagingLimitBytes ?? defaultStagingLimitBytes;
-    const stagingLimitBytes = Math.ceil(limit / workers.length);
+    const stagingBytes = Math.min(ownStagingBytes, Math.floor(this.#stagingLimitBytes / workers.length));
+    const budget = StagingBudget.create(this.#stagingLimitBytes - stagingBytes * workers.length);
     await Promise.all(
       workers.map((worker) =>
-        worker.request({ op: 'begin', environment, stagingLimitBytes, tagKey: this.#tagKey }),
+        worker.request({
+          op: 'begin',
+          environment,
+          stagingBytes,
+          stagingBudget: budget.memory,
+          tagKey: this.#tagKey,
+        }),
       ),
     );
   }
@@ -173,7 +183,7 @@ export class CheckpointRun implements AsyncDisposable {
 
   /** Staging memory for as much new data as is expected, where it will be read. */
   async #reserve(bytes: number): Promise<void> {
-    const limit = this.#request.stagingLimitBytes ?? defaultStagingLimitBytes;
+    const limit = this.#stagingLimitBytes;
     const { stream, readers } = this.#workers;
     const workers = bytes <= oneReaderBytes ? [stream] : readers;
     const each = Math.ceil(Math.min(limit, bytes + spareReserveBytes) / workers.length);

@@ -6,7 +6,7 @@ import { ChunkList, ChunkListBuilder } from './chunk-list.ts';
 import { ChunkWriter, type SealedPacks, type WriterEnvironment } from './chunk-writer.ts';
 import { compress, decompress, looksCompressible } from './compression.ts';
 import { manifestOf, readSnapshot, scratchDirectory, takeSnapshot, testJob } from './scratch-store.ts';
-import { StagingMemory } from './staging.ts';
+import { StagingBudget, StagingMemory } from './staging.ts';
 import { Store } from './store.ts';
 
 /** A worker thread that stages shared memory chunk by chunk and answers with what its writer sealed. */
@@ -98,6 +98,26 @@ test('a writer holds at most the staging limit, and writes out what comes beyond
   assert.equal(Buffer.compare((await readSnapshot(store, 1))['memory'] ?? Buffer.alloc(0), memory), 0);
   staging.release();
   assert.equal(staging.bytes, 0);
+});
+
+test('what several writers hold together is limited, and who needs more takes what others do not', () => {
+  const own = 64 * 1024;
+  const mebibyte = 1024 * 1024;
+  const budget = StagingBudget.create(80 * mebibyte);
+  const memories = [0, 1, 2].map(() => new StagingMemory(own, new StagingBudget(budget.memory)));
+  const [greedy, modest, late] = memories as [StagingMemory, StagingMemory, StagingMemory];
+  greedy.reserve(70 * mebibyte);
+  assert.equal(greedy.bytes, own + 80 * mebibyte, 'a slab of 64 MiB, and the rest for the last 6');
+  modest.reserve(mebibyte);
+  late.reserve(1);
+  assert.deepEqual([modest.bytes, late.bytes], [own, own], 'each always has its own');
+  greedy.release();
+  modest.reserve(mebibyte);
+  assert.equal(modest.bytes, own + 64 * mebibyte);
+  late.reserve(64 * mebibyte);
+  assert.equal(late.bytes, own + 16 * mebibyte);
+  for (const memory of memories) memory.release();
+  assert.equal(budget.take(100 * mebibyte), 80 * mebibyte);
 });
 
 test('staging and direct writing may be mixed, and a writer may go on after sealing', async () => {

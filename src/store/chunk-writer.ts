@@ -6,7 +6,7 @@ import { CompressionTrial, looksCompressible } from './compression.ts';
 import { chunkIdBytes, maxChunkBytes, maxSegmentBytes, maxSegmentChunks } from './format.ts';
 import { type PackInfo, type PackPlace, PackWriter } from './pack-writer.ts';
 import { releaseBuffer } from './release-buffer.ts';
-import { StagedChunks, StagingMemory } from './staging.ts';
+import { StagedChunks, type StagingBudget, StagingMemory } from './staging.ts';
 
 /** What a worker thread needs to write chunks of one snapshot; passes through `postMessage`. Holds keys. */
 export interface WriterEnvironment extends PackPlace {
@@ -62,16 +62,19 @@ export class ChunkWriter implements Disposable {
   /**
    * @param options.staging memory to use again, from an earlier checkpoint; not released by `dispose`
    * @param options.stagingLimitBytes most bytes of new chunks to hold in memory, if no `staging` is given
+   * @param options.stagingBudget what it may take beyond that, together with others
    */
   constructor(
     environment: WriterEnvironment,
-    options: { stagingLimitBytes?: number; staging?: StagingMemory } = {},
+    options: { stagingLimitBytes?: number; stagingBudget?: StagingBudget; staging?: StagingMemory } = {},
   ) {
     this.#environment = environment;
     this.#table = new ChunkTable(environment.table);
     this.#namer = new ChunkNamer(environment.hashKey);
     this.#closed = new Int32Array(environment.closed);
-    this.#staging = options.staging ?? new StagingMemory(options.stagingLimitBytes ?? writeBufferBytes);
+    this.#staging =
+      options.staging ??
+      new StagingMemory(options.stagingLimitBytes ?? writeBufferBytes, options.stagingBudget);
     this.#ownsStaging = options.staging === undefined;
     this.#staged = new StagedChunks(this.#staging);
   }

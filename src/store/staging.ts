@@ -4,17 +4,58 @@ import { chunkIdBytes, maxChunkBytes } from './format.ts';
 const slabBytes = 64 * 1024 * 1024;
 const pageBytes = 4096;
 
+const kibibyte = 1024;
+/** A slab that is taken from a budget is not smaller than this. */
+const leastSlabBytes = 1024 * kibibyte;
+
+/** Memory that several threads may take together, bytes. Safe to use from all of them at once. */
+export class StagingBudget {
+  /** Int32: the limit and what is taken, KiB. Passes through `postMessage`. */
+  readonly memory: SharedArrayBuffer;
+  readonly #numbers: Int32Array<SharedArrayBuffer>;
+
+  constructor(memory: SharedArrayBuffer) {
+    this.memory = memory;
+    this.#numbers = new Int32Array(memory);
+  }
+
+  static create(limitBytes: number): StagingBudget {
+    const budget = new StagingBudget(new SharedArrayBuffer(8));
+    budget.#numbers[0] = Math.min(2 ** 31 - 1, Math.floor(limitBytes / kibibyte));
+    return budget;
+  }
+
+  /** Takes `bytes`, or less if that is all there is; returns how much. */
+  take(bytes: number): number {
+    const limit = this.#numbers[0] ?? 0;
+    for (;;) {
+      const used = Atomics.load(this.#numbers, 1);
+      const given = Math.min(Math.floor(bytes / kibibyte), limit - used);
+      if (given * kibibyte < leastSlabBytes) return 0;
+      if (Atomics.compareExchange(this.#numbers, 1, used, used + given) === used) return given * kibibyte;
+    }
+  }
+
+  giveBack(bytes: number): void {
+    Atomics.sub(this.#numbers, 1, bytes / kibibyte);
+  }
+}
+
 /**
  * Memory for new chunks while the job is frozen. Page faults are dearer then than copying, so `reserve` allocates and
  * touches it beforehand. Kept by a worker between checkpoints, or released.
  */
 export class StagingMemory {
   readonly limitBytes: number;
+  readonly #budget: StagingBudget | undefined;
   #slabs: Buffer<ArrayBuffer>[] = [];
+  #fromBudget = 0;
   #touched = 0;
 
-  constructor(limitBytes: number) {
+  /** `limitBytes`: what it may have by itself; beyond that it takes from `budget`. */
+  constructor(limitBytes: number, budget?: StagingBudget) {
     this.limitBytes = Math.max(limitBytes, maxChunkBytes);
+    this.#budget = budget;
   }
 
   /** Bytes allocated, whether touched or not. */
@@ -23,26 +64,29 @@ export class StagingMemory {
   }
 
   /** Has the pages of the first `bytes` bytes ready (at most the limit). */
-  reserve(bytes: number): void {
-    const wanted = Math.min(bytes, this.limitBytes);
+  reserve(wanted: number): void {
     let before = 0;
     for (let i = 0; before < wanted; i++) {
       const slab = this.slab(i);
-      if (slab === undefined) return;
+      if (slab === undefined) break;
       const from = Math.max(0, this.#touched - before);
       const to = Math.min(slab.length, wanted - before);
       if (from < to) touch(slab.subarray(from, to));
       before += slab.length;
     }
-    this.#touched = Math.max(this.#touched, wanted);
+    this.#touched = Math.max(this.#touched, Math.min(wanted, before));
   }
 
   /** Slab `i`, allocated when it is first asked for; `undefined` beyond the limit. */
   slab(i: number): Buffer<ArrayBuffer> | undefined {
     const present = this.#slabs[i];
     if (present !== undefined) return present;
-    const size = Math.min(slabBytes, this.limitBytes - this.bytes);
-    if (size < maxChunkBytes) return undefined;
+    let size = Math.min(slabBytes, this.limitBytes - (this.bytes - this.#fromBudget));
+    if (size < maxChunkBytes) {
+      size = this.#budget?.take(slabBytes) ?? 0;
+      if (size === 0) return undefined;
+      this.#fromBudget += size;
+    }
     const slab = Buffer.allocUnsafeSlow(size);
     adviseHugePages(slab);
     this.#slabs.push(slab);
@@ -54,6 +98,8 @@ export class StagingMemory {
     for (const slab of this.#slabs) slab.buffer.transfer(0);
     this.#slabs = [];
     this.#touched = 0;
+    this.#budget?.giveBack(this.#fromBudget);
+    this.#fromBudget = 0;
   }
 }
 
