@@ -223,6 +223,7 @@ test('sizes, times, tables and command lines are readable', () => {
   );
   assert.equal(formatCommand(['sh', '-c', "echo 'a b'"]), `sh -c 'echo '\\''a b'\\'''`);
   assert.equal(parseSince('10m', 600_000), 0);
+  assert.equal(parseSince('10m ago', 600_000), 0);
   assert.equal(parseSince('2026-11-27T10:00:00Z', 0), Date.parse('2026-11-27T10:00:00Z'));
   assert.deepEqual(environmentFrom(['A=1=2', 'B', 'C'], { B: 'own' }), { A: '1=2', B: 'own' });
 });

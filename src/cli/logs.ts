@@ -13,7 +13,11 @@ export const logs: Command = {
   options: [
     { name: 'follow', short: 'f', description: 'go on with what comes, until the job has ended' },
     { name: 'tail', short: 'n', value: 'N', description: 'only the last N lines' },
-    { name: 'since', value: 'TIME', description: 'only since then: 10m ago, or 2026-11-27T10:00:00Z' },
+    {
+      name: 'since',
+      value: 'TIME',
+      description: 'only since then: 10m for ten minutes ago, or 2026-11-27T10:00:00Z',
+    },
     { name: 'timestamps', short: 't', description: 'the time before each line' },
   ],
   examples: [
@@ -44,7 +48,7 @@ export function showLine(line: LogLine, timestamps: boolean): string {
 /** Milliseconds since 1970, from a length of time before now or a time. Error: `time-invalid`. */
 export function parseSince(text: string, now: number): number {
   const time = /^\d{4}-\d\d-\d\d/.test(text) ? Date.parse(text) : undefined;
-  if (time === undefined) return Math.max(0, now - parseDuration(text, '--since'));
+  if (time === undefined) return Math.max(0, now - parseDuration(text.replace(/\s+ago$/, ''), '--since'));
   if (!Number.isNaN(time)) return time;
   throw new CairnError('argument', 'time-invalid', `--since: "${text}" is not a time.`, {
     remedy: 'Write 10m for ten minutes ago, or a time such as 2026-11-27T10:00:00Z.',

@@ -149,5 +149,6 @@ test('run refuses what makes no sense', async () => {
   await rejected(['-v', 'a', 'x'], 'usage');
   await rejected(['--cpus', '-1', 'x'], 'usage');
   await rejected(['-e', '=x', 'x'], 'environment-invalid');
+  await rejected(['-m', '5x', 'x'], 'quantity-invalid');
   await rejected(['-f', '/nonexistent/job.yaml'], 'job-file-unreadable');
 });

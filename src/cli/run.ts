@@ -4,6 +4,7 @@ import { text as textOf } from 'node:stream/consumers';
 import { CairnError, messageOf } from '../errors.ts';
 import type { JobDescription } from '../jobs/description.ts';
 import { checkJobName } from '../jobs/job-reference.ts';
+import { parseBytes } from '../jobs/quantities.ts';
 import type { Command } from './command.ts';
 import { environmentFrom } from './environment.ts';
 import { notATerminal } from './exec.ts';
@@ -34,7 +35,7 @@ stays in the job. What is given here goes before what is in the job file.`,
     {
       name: 'rootfs',
       value: 'WHAT',
-      description: 'host (default), dir:PATH or oci:PATH (image archive or layout)',
+      description: 'host (default), dir:PATH or oci:PATH[@REFERENCE] (image archive or layout)',
       completion: ['host', 'dir:', 'oci:'],
     },
     {
@@ -205,7 +206,7 @@ function rootFileSystem(text: string, directory: string): string {
   const match = /^(dir|oci):(.+)$/s.exec(text);
   if (match?.[2] !== undefined) return `${match[1]}:${resolve(directory, match[2])}`;
   if (text === 'host') return text;
-  throw usage(`--rootfs: "${text}" is not host, dir:PATH or oci:PATH.`, run);
+  throw usage(`--rootfs: "${text}" is not host, dir:PATH or oci:PATH[@REFERENCE].`, run);
 }
 
 function mount(text: string, directory: string): string {
@@ -216,6 +217,8 @@ function mount(text: string, directory: string): string {
 
 function resourcesFrom(input: Input): NonNullable<JobDescription['resources']> {
   const memory = input.option('memory');
+  // Refused here in the words of the command line.
+  if (memory !== undefined) parseBytes(memory, '--memory');
   const cpus = input.option('cpus');
   const pids = input.integer('pids-limit', 1);
   if (cpus !== undefined && !(Number(cpus) > 0 && Number.isFinite(Number(cpus)))) {

@@ -1,4 +1,4 @@
-import { CairnError } from '../errors.ts';
+import { CairnError, messageOf } from '../errors.ts';
 import type { OperationProgress, Trigger } from './events.ts';
 import { type AfterCheckpoint, failureOf } from './job.ts';
 import type { JobRecord } from './job-record.ts';
@@ -178,9 +178,14 @@ async function noteFailure<U extends JobUnit>(
   error: unknown,
 ): Promise<void> {
   const failure = failureOf(error);
-  const status = await unit.status();
+  const status = await unit.status().catch(() => undefined);
   // R21: whatever the checkpoint had frozen runs on.
-  if (status.state === 'suspended') await unit.resume();
+  let stuck: unknown;
+  try {
+    if (status?.state === 'suspended') await unit.resume();
+  } catch (thrown) {
+    stuck = thrown;
+  }
   const { checkpoints } = record.job;
   const at = new Date(ports.clock.now()).toISOString();
   const brokenOff = failure.code === 'aborted' || failure.code === 'node-stopping';
@@ -192,7 +197,9 @@ async function noteFailure<U extends JobUnit>(
     },
   });
   record.tell({ kind: 'checkpoint-failed', sequence, trigger, failure });
-  if (status.state === 'exited' || status.state === 'gone') {
+  if (stuck !== undefined)
+    record.tell({ kind: 'job-warning', message: `could not be resumed: ${messageOf(stuck)}` });
+  if (status?.state === 'exited' || status?.state === 'gone') {
     record.tell({
       kind: 'job-warning',
       message: `ended during the checkpoint: ${JSON.stringify(endingOf(status))}`,

@@ -179,7 +179,7 @@ function choose(manifests: readonly Json[], reference: string | undefined, name:
     'argument',
     'image-reference-unknown',
     `${name} does not hold exactly ${what} for linux/${architecture}; it has ${known.join(', ') || 'none with a name'}.`,
-    { remedy: 'Name the image with :REFERENCE.' },
+    { remedy: 'Name the image with oci:PATH@REFERENCE.' },
   );
 }
 

@@ -74,7 +74,7 @@ function createError(runtime: OciRuntime, code: number | string, log: string): C
       'unit-command-not-found',
       `The command of the unit cannot be run: ${said}`,
       {
-        lines,
+        lines: lines.slice(0, -1),
         remedy: 'Check the command, and that the unit has the program in its root file system and PATH.',
       },
     );
@@ -84,7 +84,7 @@ function createError(runtime: OciRuntime, code: number | string, log: string): C
     'unit-create-failed',
     `${runtime.program} cannot create the unit: ${said}`,
     {
-      lines,
+      lines: lines.slice(0, -1),
     },
   );
 }
