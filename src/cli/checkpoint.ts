@@ -23,7 +23,12 @@ before, and there is no snapshot. Interrupting the command breaks the checkpoint
       completion: afterwards,
     },
     { name: 'dry-run', description: 'only say whether it is possible, how large and how long it would be' },
-    { name: 'timeout', value: 'TIME', description: 'give up after this time (default 60s)' },
+    {
+      name: 'timeout',
+      value: 'TIME',
+      description:
+        'give up if not everything has been read by then (default 60s); writing it out is not counted',
+    },
     { name: 'no-pre-save', description: 'save everything while the job is frozen' },
     {
       name: 'staging-limit',
