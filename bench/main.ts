@@ -187,7 +187,7 @@ function peakBytes(pid: number): number {
 }
 
 if (chosen.has('frozen')) await frozenFull(Number(options.mib), runs);
-if (chosen.has('large')) await frozenFull(Number(options['large-mib']), Math.min(runs, 3));
+if (chosen.has('large')) await frozenFull(Number(options['large-mib']), runs);
 if (chosen.has('changed')) await frozenChanged(Number(options.mib));
 if (chosen.has('restart')) await restart(Number(options.mib));
 if (chosen.has('lazy')) await lazy([64, Number(options['large-mib'])]);
