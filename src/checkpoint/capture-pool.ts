@@ -84,7 +84,7 @@ function lost(cause: Error): CairnError {
   );
 }
 
-/** The threads of one checkpoint: one for CRIU's stream and the layers, the others for memory. */
+/** The threads of one checkpoint: one for CRIU's stream, the others for memory and the layers. */
 export interface CaptureSet {
   readonly stream: CaptureWorker;
   readonly readers: readonly CaptureWorker[];

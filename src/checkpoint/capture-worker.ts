@@ -2,7 +2,7 @@
 
 import { parentPort } from 'node:worker_threads';
 import { type CaptureEvent as StreamEvent, StreamCapture } from '../criu/stream-capture.ts';
-import { CairnError } from '../errors.ts';
+import { CairnError, systemCode } from '../errors.ts';
 import { Gmac } from '../linux/gmac.ts';
 import { read } from '../linux/libc.ts';
 import { returnFreeMemory } from '../linux/memory.ts';
@@ -186,7 +186,12 @@ function readSegments(
     if (index < 0 || index + 1 >= segments.starts.length) break;
     const from = segments.starts[index] as number;
     const to = segments.starts[index + 1] as number;
-    reader.readSegment(segments.runs, from, to, visit);
+    try {
+      reader.readSegment(segments.runs, from, to, visit);
+    } catch (error) {
+      // While the process runs, what was planned may be gone; the rest of it is worth reading all the same.
+      if (mode === 'stage' || systemCode(error) === 'ESRCH' || error instanceof CairnError) throw error;
+    }
     if (told >= progressBytes) {
       tell({ kind: 'progress', bytes: told });
       told = 0;

@@ -1,4 +1,3 @@
-import { rmSync } from 'node:fs';
 import { constants, freemem } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -20,7 +19,6 @@ import { describeObstacle } from './obstacles.ts';
 import { type Preflight, preflightUnit } from './preflight.ts';
 import { preSave, preSaveFromBytes } from './pre-save.ts';
 import { publishSnapshot } from './publish-snapshot.ts';
-import { keepStopped } from './stop-after-dump.ts';
 import { endTcpRepairs, removeCriuLocks, waitUntilThawed } from './thaw-check.ts';
 import { type RestoreFacts, restoreFacts } from './unit-image.ts';
 import type { CheckpointRequest, CheckpointResult } from './checkpoint-request.ts';
@@ -184,8 +182,8 @@ export class CheckpointRun implements AsyncDisposable {
   /** Staging memory for as much new data as is expected, where it will be read. */
   async #reserve(bytes: number): Promise<void> {
     const limit = this.#stagingLimitBytes;
-    const { stream, readers } = this.#workers;
-    const workers = bytes <= oneReaderBytes ? [stream] : readers;
+    const { readers } = this.#workers;
+    const workers = bytes <= oneReaderBytes ? readers.slice(0, 1) : readers;
     const each = Math.ceil(Math.min(limit, bytes + spareReserveBytes) / workers.length);
     await Promise.all(workers.map((worker) => worker.request({ op: 'reserve', bytes: each })));
   }
@@ -213,8 +211,8 @@ export class CheckpointRun implements AsyncDisposable {
       dumpDirectory(unit),
       {
         pid: preflight.rootPid,
-        hold: preflight.lostNames || this.#hold,
-        afterwards: then === 'stop' ? 'stop' : 'run',
+        hold: preflight.hold || this.#hold,
+        afterwards: 'run',
         stream: true,
         root: unit.paths.rootfs,
         externals: [...dumpExternals(facts.mounts), ...facts.consoleKeys],
@@ -229,7 +227,10 @@ export class CheckpointRun implements AsyncDisposable {
       },
       (directory, wakeFd) => this.#workers.stream.request({ op: 'listen', directory, wakeFd }),
     );
-    void dump.killed().then(() => endTcpRepairs(readTree(preflight.rootPid)));
+    dump
+      .killed()
+      .then(() => endTcpRepairs(readTree(preflight.rootPid)))
+      .catch(() => {});
     using stopped = watchForStop(preflight.rootPid);
     let frozen: FrozenUnit;
     let releasedMs: number;
@@ -239,7 +240,7 @@ export class CheckpointRun implements AsyncDisposable {
       // A unit that ends with the checkpoint stays frozen until the snapshot is safe: nothing may come after it.
       if (then !== 'continue') published = await this.#publish(frozen, facts, writer, timings);
       this.#phase('thaw');
-      await this.#letGo(dump, preflight, layers).catch((error: unknown) => {
+      await this.#letGo(dump).catch((error: unknown) => {
         if (published === undefined) throw error;
         // The snapshot is there and complete; what became of the unit its state tells.
         this.#request.onEvent({ kind: 'warning', message: `after the snapshot: ${messageOf(error)}` });
@@ -270,14 +271,14 @@ export class CheckpointRun implements AsyncDisposable {
   }
 
   /** Ends the dump as the request wants it. */
-  async #letGo(dump: DumpProcess, preflight: Preflight, layers: readonly LayerCapture[]): Promise<void> {
+  async #letGo(dump: DumpProcess): Promise<void> {
     const { unit, then } = this.#request;
     if (then === 'continue') return dump.release();
     if (then === 'stop') {
-      await keepStopped(unit.id, preflight.pids, preflight.stopped, () => dump.release());
-      // CRIU only tidies up behind processes that it lets run.
-      removeLinkRemaps(unit, layers);
-      return removeCriuLocks(preflight.rootPid);
+      // Asked for while CRIU holds the processes: they are suspended without having executed anything since the moment that was saved.
+      unit.cgroup.requestFreeze();
+      await dump.release();
+      return unit.cgroup.freeze();
     }
     // Killed while frozen: no instruction is executed after the moment that was saved.
     // Only the signal at first: as long as CRIU traces them, nobody can take the dead away.
@@ -288,6 +289,7 @@ export class CheckpointRun implements AsyncDisposable {
 
   /** Whatever made the dump fail: the processes must run, and their network must be open. */
   async #afterFailedDump(preflight: Preflight): Promise<void> {
+    if (this.#request.then === 'stop') this.#request.unit.cgroup.thaw();
     endTcpRepairs(readTree(preflight.rootPid));
     await waitUntilThawed(preflight.pids);
     await removeCriuLocks(preflight.rootPid).catch(() => {});
@@ -365,15 +367,6 @@ export class CheckpointRun implements AsyncDisposable {
   #remainingMs(): number {
     return this.#request.deadlineMs - this.#elapsed();
   }
-}
-
-/** Removes the names that CRIU gave to unlinked files for the restore: those that came with the dump. They are in the snapshot. */
-function removeLinkRemaps(unit: Unit, layers: readonly LayerCapture[]): void {
-  const roots = { root: unit.paths.rootfs, shm: unit.paths.shm };
-  for (const { name, appeared } of layers)
-    for (const file of appeared)
-      if (/(^|\/)link_remap\.\d+$/.test(file))
-        rmSync(path.join(roots[name], Buffer.from(file, 'latin1').toString('utf8')), { force: true });
 }
 
 /** Errors in what CRIU sends: mostly it has ended, or is about to. */

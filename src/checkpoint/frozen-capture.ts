@@ -57,6 +57,7 @@ export class FrozenCapture {
   readonly #early = new Map<number, Promise<EarlyReading | undefined>>();
   #current: SharedReading | undefined;
   #written = false;
+  #cured: Promise<void> = Promise.resolve();
   readonly #arrived = new Set<number>();
   #hostPids: ReadonlyMap<number, number> = new Map();
   #stopped = false;
@@ -90,7 +91,7 @@ export class FrozenCapture {
             frozenAtMs = event.atMs;
             this.#hostPids = pidsByUnitPid(this.#rootPid);
             if (!dump.holds) reading = quietly(this.#readLayers());
-            if (this.#memory.bytes > oneReaderBytes) void quietly(this.#readEarly());
+            void quietly(this.#readEarly());
             onFrozen();
           } else if (event.kind === 'pagemap') {
             const { pid, pagesId, segments } = event;
@@ -102,10 +103,13 @@ export class FrozenCapture {
       },
     );
     void quietly(receiving);
+    // CRIU has taken its code out of every process by then.
+    this.#cured = quietly(receiving.then(() => {}));
     await Promise.race([dump.written, receiving]);
     // CRIU needs no processor any more.
     this.#written = true;
-    for (const reader of this.#workers.readers) this.#current?.join(reader);
+    if (this.#memory.bytes > oneReaderBytes)
+      for (const reader of this.#workers.readers) this.#current?.join(reader);
     const dumpedAtMs = performance.timeOrigin + performance.now();
     reading ??= quietly(this.#readLayers());
     const layers = await reading;
@@ -125,8 +129,9 @@ export class FrozenCapture {
 
   /** Reads one process after the other, as long as CRIU has not come to it, and leaves CRIU a processor. */
   async #readEarly(): Promise<void> {
-    // The layers are read from the other end.
-    const readers = this.#workers.readers.toReversed();
+    const small = this.#memory.bytes <= oneReaderBytes;
+    // The layers are read from the other end; little memory by the same, so that there is one pack less to be synced.
+    const readers = small ? this.#workers.readers.slice(0, 1) : this.#workers.readers.toReversed();
     const [first] = readers;
     if (first === undefined) return;
     const beside = Math.max(1, Math.min(readers.length, availableParallelism() - 1));
@@ -147,7 +152,10 @@ export class FrozenCapture {
     }
   }
 
-  /** Reads what CRIU's page map asks for, unless it is being read already. */
+  /**
+   * Reads what CRIU's page map asks for, unless it is being read already: when CRIU is through with the process, which may need to
+   * be put in order (CRIU's system call stands in an executable mapping while it is at work).
+   */
   async #readProcess(unitPid: number, pagesId: number, segments: MemorySegments): Promise<FrozenMemory> {
     const pid = this.#hostPids.get(unitPid);
     if (pid === undefined)
@@ -160,16 +168,22 @@ export class FrozenCapture {
     const { runs } = segments;
     const early = await this.#early.get(pid);
     const rest = early === undefined ? segments : planSegments(runsToRead(runs, early.segments.runs));
+    await this.#cured;
+    const planned = await early?.reading.result().catch(() => undefined);
+    // What could not be read by the plan is read by the page map.
+    const wanted = early !== undefined && planned === undefined ? segments : rest;
     const { readers } = this.#workers;
-    const few = rest.pages * pageSize <= oneReaderBytes;
-    const beyond = rest.pages === 0 ? [] : [this.#read(few ? readers.slice(0, 1) : readers, pid, rest)];
-    const readings = [...(early === undefined ? [] : [early.reading]), ...beyond];
-    return { pid, unitPid, pagesId, runs, readings: await Promise.all(readings.map((one) => one.result())) };
+    const few = wanted.pages * pageSize <= oneReaderBytes;
+    const readings = planned === undefined ? [] : [planned];
+    if (wanted.pages > 0)
+      readings.push(await this.#read(few ? readers.slice(0, 1) : readers, pid, wanted).result());
+    return { pid, unitPid, pagesId, runs, readings };
   }
 
   #read(workers: readonly CaptureWorker[], pid: number, segments: MemorySegments): SharedReading {
     const reading = new SharedReading(pid, segments, this.#memory.known.get(pid), this.#onBytes);
     this.#readings.push(reading);
+    if (this.#stopped) reading.stop();
     for (const worker of workers) reading.join(worker);
     return reading;
   }
@@ -182,6 +196,7 @@ export class FrozenCapture {
     const workers = [first, ...others] as const;
     const layers: LayersAtOnce = [];
     for (const layer of this.#layers) {
+      if (this.#stopped) break;
       const always = () => (layer.name === 'shm' ? 'all' : mapped);
       const result = await layer.update(workers, 'stage', always, this.#onBytes);
       layers.push({ name: layer.name, ...result });

@@ -40,10 +40,6 @@ export class LayerCapture {
     this.#known = new Map(known);
   }
 
-  /** Paths that the last update found and the one before did not; none after the first. */
-  appeared: ReadonlySet<string> = new Set();
-  #names: ReadonlySet<string> | undefined;
-
   get known(): ReadonlyMap<string, KnownFile> {
     return this.#known;
   }
@@ -73,9 +69,6 @@ export class LayerCapture {
       const certain = !always.has(path) && !mappedSince.has(path);
       this.#known.set(path, { ...knownFile(file), ...(certain ? {} : { startedNs: '0' }) });
     }
-    const names = new Set(scanned.map((entry) => entry.path));
-    this.appeared = new Set([...names].filter((path) => this.#names?.has(path) === false));
-    this.#names = names;
     const present = new Set(scanned.map((entry) => entry.path));
     for (const path of this.#known.keys()) if (!present.has(path)) this.#known.delete(path);
     const entries: LayerEntry[] = [];

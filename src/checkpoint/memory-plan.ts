@@ -3,6 +3,7 @@ import { systemCode } from '../errors.ts';
 import { pageFlags } from '../criu/pagemap.ts';
 import { pageIs, scanPages } from '../linux/memory.ts';
 import { readMaps } from '../linux/process-maps.ts';
+import { asynchronousRing } from './hold.ts';
 import { type MemorySegments, pageSize, planSegments } from './memory-segments.ts';
 
 /** End of user addresses on x86-64 and arm64 with 48-bit addresses, less the guard page. */
@@ -30,6 +31,7 @@ export function planMemory(pid: number, frozen: boolean): MemorySegments | undef
     const regions = new BigUint64Array(regionsAtOnce * 3);
     const runs: number[] = [];
     const ranges = frozen ? quietMappings(pid) : [{ start: 0n, end: addressSpaceEnd }];
+    if (guard !== 0 && !knowsGuards(fd, regions)) guard = 0;
     for (const { start, end } of ranges) scanRange(fd, start, end, regions, runs);
     return planSegments(runs);
   } catch (error) {
@@ -40,16 +42,30 @@ export function planMemory(pid: number, frozen: boolean): MemorySegments | undef
   }
 }
 
+/** The category of guard pages (MADV_GUARD_INSTALL), which look like swapped ones and cannot be read; 0 where the kernel does not tell. */
+let guard: number = pageIs.guard;
+
+function knowsGuards(fd: number, regions: BigUint64Array): boolean {
+  try {
+    scanPages(fd, { start: 0n, end: 4096n, mask: pageIs.guard, report: 0 }, regions);
+    return true;
+  } catch (error) {
+    if (systemCode(error) === 'EINVAL') return false;
+    throw error;
+  }
+}
+
 /** Appends the anonymous pages of a range to `runs`; `regions` is room to work in. */
 function scanRange(fd: number, from: bigint, end: bigint, regions: BigUint64Array, runs: number[]): void {
+  const without = pageIs.file | guard;
   for (let start = from; start < end; ) {
     const { count, walkEnd } = scanPages(
       fd,
       {
         start,
         end,
-        mask: pageIs.file,
-        inverted: pageIs.file,
+        mask: without,
+        inverted: without,
         anyOf: pageIs.present | pageIs.swapped,
         report: pageIs.pfnZero,
       },
@@ -68,8 +84,8 @@ function scanRange(fd: number, from: bigint, end: bigint, regions: BigUint64Arra
 /** Private anonymous mappings in which nothing happens while a process is dumped, neighbours joined. */
 function quietMappings(pid: number): { start: bigint; end: bigint }[] {
   const mappings = readMaps(pid) ?? [];
-  // The rings of io_setup(2): its requests complete while the process is stopped.
-  if (mappings.some(({ path }) => path === '/[aio]')) return [];
+  // Its requests complete while the process is stopped.
+  if (mappings.some(({ path }) => path === asynchronousRing)) return [];
   const quiet: { start: bigint; end: bigint }[] = [];
   for (const { start, end, shared, executable, inode, path } of mappings) {
     if (shared || executable || inode !== 0 || !/^($|\[heap\]$|\[stack|\[anon:)/.test(path)) continue;

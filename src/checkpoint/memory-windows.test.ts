@@ -159,6 +159,12 @@ test('what a plan lacks, or has of other pages, is read again, and the two toget
       );
       // The page map decides: a record that does not fit is not taken although it comes first.
       const result = assemble(runs, [first, second]);
+      for (const [i, { address, pages, lazy: lazyPages }] of wanted.entries()) {
+        const from = taken.has(address) ? first : second;
+        const at = from.addresses.indexOf(address);
+        assert.deepEqual(result.windows.ids[i * 32], from.ids[at * 32], 'the chunk of the reading that fits');
+        assert.equal(lazyPages & ~pages, 0);
+      }
       const zeros = new Set(
         early.flatMap(({ window, zeros: left = 0 }) =>
           taken.has(window * windowSize)

@@ -241,10 +241,13 @@ export function assemble(runs: Float64Array, readings: readonly MemoryWindows[])
   const used = new RangeCopy(readings.reduce((sum, { pages }) => sum + pages.length, 0));
   let run = 0;
   for (const wanted of windowsOf(runs)) {
-    const source = sources.find(({ windows, lookup }) => fits(windows, lookup.find(wanted.address), wanted));
+    let i = -1;
+    const source = sources.find(({ windows, lookup }) => {
+      i = lookup.find(wanted.address);
+      return fits(windows, i, wanted);
+    });
     if (source === undefined) throw new Error(`memory at 0x${wanted.address.toString(16)} was not read`);
     const { windows } = source;
-    const i = source.lookup.find(wanted.address);
     used.add(windows, i);
     const left = wanted.pages & ~(windows.zeros[i] as number);
     if (left === 0) continue;

@@ -5,17 +5,15 @@ import { runProgram } from '../linux/run-program.ts';
 import type { Unit } from '../units/unit.ts';
 import { findObstacles, type Obstacle } from './obstacles.ts';
 import { readUnitResources } from './unit-resources.ts';
-import { usesLostNames } from './unlinked-files.ts';
+import { hasToHold } from './hold.ts';
 
 /** What a look at a running unit tells about a checkpoint of it (R18, H08). */
 export interface Preflight {
   rootPid: number;
   /** Processes that will be saved. */
   pids: number[];
-  /** Those of them that are stopped by job control or a signal. */
-  stopped: number[];
-  /** Whether CRIU will have to give unlinked files a name; see `usesLostNames`. */
-  lostNames: boolean;
+  /** Whether CRIU has to stop half-way, so that files and memory are read later; see `hasToHold`. */
+  hold: boolean;
   obstacles: Obstacle[];
   warnings: Obstacle[];
   estimate: {
@@ -71,8 +69,7 @@ export async function preflightUnit(
   return {
     rootPid: status.pid,
     pids,
-    stopped: resources.processes.filter(({ state }) => state === 'T').map(({ pid }) => pid),
-    lostNames: usesLostNames(pids),
+    hold: hasToHold(pids),
     obstacles,
     warnings,
     estimate: {

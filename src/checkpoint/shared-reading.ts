@@ -10,6 +10,7 @@ export class SharedReading {
   readonly #known: MemoryWindows | undefined;
   readonly #onBytes: (bytes: number) => void;
   readonly #next = newCounter();
+  #result: Promise<MemoryWindows> | undefined;
   readonly #parts = new Map<CaptureWorker, Promise<MemoryWindows>>();
 
   /** `known`: what was read of the process before. */
@@ -47,7 +48,12 @@ export class SharedReading {
   }
 
   /** Everything, when nobody reads any more. */
-  async result(): Promise<MemoryWindows> {
+  result(): Promise<MemoryWindows> {
+    this.#result ??= this.#collect();
+    return this.#result;
+  }
+
+  async #collect(): Promise<MemoryWindows> {
     const read: MemoryWindows[] = [];
     // The map grows while it is walked.
     for (const part of this.#parts.values()) read.push(await part);

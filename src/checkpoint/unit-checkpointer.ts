@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import type { Criu } from '../criu/find.ts';
 import { CairnError } from '../errors.ts';
 import type { Store } from '../store/store.ts';
@@ -15,6 +16,8 @@ export class UnitCheckpointer {
   readonly #pool: CapturePool;
   readonly #criu: () => Promise<Criu>;
   readonly #memories = new Map<string, UnitMemory>();
+  /** Directories of those units. */
+  readonly #places = new Map<string, string>();
 
   constructor(store: Store, pool: CapturePool, criu: () => Promise<Criu>) {
     this.#store = store;
@@ -50,11 +53,17 @@ export class UnitCheckpointer {
     );
     const result = await run.execute(await this.#criu());
     this.#memories.set(request.unit.id, run.memory);
+    this.#places.set(request.unit.id, request.unit.paths.state);
+    this.#forgetRemoved();
     return result;
   }
 
-  /** Forgets what it knows of a unit that is gone. */
-  forget(unitId: string): void {
-    this.#memories.delete(unitId);
+  /** What is known of units that have been removed is of no use to anybody. */
+  #forgetRemoved(): void {
+    for (const [unitId, place] of this.#places) {
+      if (existsSync(place)) continue;
+      this.#memories.delete(unitId);
+      this.#places.delete(unitId);
+    }
   }
 }

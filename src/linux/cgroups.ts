@@ -207,6 +207,11 @@ export class Cgroup {
     }
   }
 
+  /** Asks for what `freeze` waits for: whoever is held by a tracer does not execute anything when it is let go. */
+  requestFreeze(): void {
+    this.#setFrozen(true);
+  }
+
   /** Lets all its processes run. */
   thaw(): void {
     this.#setFrozen(false);

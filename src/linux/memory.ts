@@ -35,6 +35,8 @@ export const pageIs = {
   pfnZero: 32,
   huge: 64,
   softDirty: 128,
+  /** Linux 6.15. */
+  guard: 256,
 } as const;
 
 /** What PAGEMAP_SCAN looks for; categories are `pageIs` joined with |. */
