@@ -139,6 +139,33 @@ describe('lifecycle', () => {
     await node.remove('then');
   });
 
+  it('R21 a checkpoint that would have stopped the job, and was given up, lets it run on', async () => {
+    await node.run('given-up', [], counting);
+    await node.waitOutput('given-up', /^10$/);
+    let givenUp = 0;
+    // Deadlines all through the time that a checkpoint takes: before, while and after the job is frozen.
+    for (let ms = 60; ms <= 460; ms += 40) {
+      const result = await node.cairn(['checkpoint', '--then', 'stop', '--timeout', `${ms}ms`, 'given-up']);
+      if (result.code === 0) {
+        assert.equal(await node.state('given-up'), 'suspended');
+        await node.ok(['resume', 'given-up']);
+      } else {
+        givenUp++;
+        assert.equal(await node.state('given-up'), 'running', `after ${ms} ms`);
+      }
+      const last = (await numbers(node, 'given-up')).at(-1) ?? 0;
+      await until(
+        `it counts on after a deadline of ${ms} ms`,
+        async () => ((await numbers(node, 'given-up')).at(-1) ?? 0) > last + 5,
+        { timeoutMs: 10_000 },
+      );
+    }
+    assert.ok(givenUp > 1, 'no deadline was short enough');
+    const all = await numbers(node, 'given-up');
+    all.forEach((value, index) => assert.equal(value, index));
+    await node.remove('given-up');
+  });
+
   it('R23 a snapshot is restarted twice, and cloned beside the running job', async () => {
     await node.run('twice', [], counting);
     await node.waitOutput('twice', /^30$/);
