@@ -7,6 +7,7 @@ import { readLog } from '../criu/log.ts';
 import { close, pipe } from '../linux/libc.ts';
 import { socketPair } from '../linux/socket.ts';
 import { Program } from '../linux/spawn.ts';
+import { HeldUserfaultfds } from './held-userfaultfds.ts';
 import type { SnapshotSource } from './restore-images.ts';
 import { RestoreServing } from './restore-serving.ts';
 
@@ -19,12 +20,25 @@ export class LazyMemory implements AsyncDisposable {
   readonly #directory: string;
   readonly #program: Program;
   readonly #socket: number;
+  readonly #userfaultfds: HeldUserfaultfds | undefined;
 
   private constructor(directory: string, serving: RestoreServing, program: Program, socket: number) {
     this.#directory = directory;
     this.serving = serving;
     this.#program = program;
     this.#socket = socket;
+    this.#userfaultfds = program.pid === undefined ? undefined : new HeldUserfaultfds(program.pid);
+    program.ended.then(() => this.#userfaultfds?.stay()).catch(() => {});
+  }
+
+  /** From now on no process of the unit sees memory that has not arrived, even if `criu lazy-pages` dies; see `HeldUserfaultfds`. */
+  hold(): void {
+    this.#userfaultfds?.follow();
+  }
+
+  /** The unit is whole, or has ended: nobody has to wait for memory any more. */
+  letGo(): void {
+    this.#userfaultfds?.release();
   }
 
   /** Writes the small images into `directory` and waits until `criu lazy-pages` listens there. */

@@ -66,14 +66,19 @@ export function inheritedDescriptors(
 export async function restoreUnit(plan: MonitorPlan, file: string): Promise<StartedUnit> {
   const restore = takeRestorePlan(file);
   const stdio = createRestoreStdio(plan);
+  let hold = () => {};
   using handshake = new RestoreHandshake(plan.paths.run, async (stage, initPid) => {
+    // Everything is restored and stopped, and its memory is asked for from now on.
+    if (stage === 'post-restore') hold();
     if (plan.network === undefined) return;
     // Nothing gets in before all connections are restored: a packet that came earlier would be answered with a reset.
     if (stage === 'setup-namespaces') await attachNetwork(initPid, plan.network, { hold: true });
     else await releaseNetwork(plan.network);
   });
   try {
-    const started = await runCriu(plan, restore, stdio, handshake);
+    const started = await runCriu(plan, restore, stdio, handshake, (memory) => {
+      hold = () => memory.hold();
+    });
     stdio.releaseChildSide();
     recordRestored(plan, restore, started.pid);
     return { ...started, stdio };
@@ -121,12 +126,14 @@ async function runCriu(
   restore: RestorePlan,
   stdio: UnitStdio,
   handshake: RestoreHandshake,
+  onLazy: (memory: LazyMemory) => void,
 ): Promise<Omit<StartedUnit, 'stdio'>> {
   const directory = path.join(plan.paths.run, 'restore');
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { mode: 0o700 });
   await using held = new AsyncDisposableStack();
   const images = held.use(await openImages(restore, directory));
+  if (images.lazy !== undefined) onLazy(images.lazy.memory);
   const pidFile = path.join(directory, 'init.pid');
   const inherited = inheritedDescriptors(restore.stdio, restore.consoleKeys, stdio.childSide);
   const argv = restoreCommand({
@@ -172,6 +179,7 @@ async function runCriu(
     rmSync(directory, { recursive: true, force: true });
     return { pid };
   }
+  lazy.memory.hold();
   const whileArriving = held.move();
   const bringRest = async () => {
     try {
@@ -181,7 +189,8 @@ async function runCriu(
       rmSync(directory, { recursive: true, force: true });
     }
   };
-  return { pid, arriving: { snapshot: lazy.snapshot, whole: bringRest() } };
+  const letGo = () => lazy.memory.letGo();
+  return { pid, arriving: { snapshot: lazy.snapshot, whole: bringRest(), letGo } };
 }
 
 function criuFailure(log: string, end: ProgramEnd): CairnError {

@@ -18,8 +18,11 @@ export interface SnapshotReference {
 export interface StartedUnit {
   pid: number;
   stdio: UnitStdio;
-  /** Of a lazy restore: resolves when all memory has arrived, rejects if it cannot; the unit is of no use then. */
-  arriving?: { snapshot: SnapshotReference; whole: Promise<void> };
+  /**
+   * Of a lazy restore. `whole` resolves when all memory has arrived, and rejects if it cannot: the unit is of no use then, and waits where it
+   * touches what is missing, until `letGo`.
+   */
+  arriving?: { snapshot: SnapshotReference; whole: Promise<void>; letGo(): void };
   /** Of a unit that another monitor has started: it is no child of this one. */
   adopted?: { startedAt: number; ended: () => Promise<ExitStatus> };
 }
