@@ -100,7 +100,18 @@ async function runFiles(files: readonly string[], options: RunOptions): Promise<
     execArgv: ['--disable-warning=ExperimentalWarning'],
     ...(titles === undefined ? {} : { testNamePatterns: [titles] }),
   });
-  for await (const event of stream) report.event(event);
+  const reading = (async () => {
+    for await (const event of stream) report.event(event);
+  })();
+  // A run that was broken off does not always end its stream.
+  const grace = new Promise<void>((resolve) => {
+    signal.addEventListener('abort', () => setTimeout(resolve, abortGraceMs), { once: true });
+  });
+  await Promise.race([reading, grace]);
 }
 
-process.exitCode = await main();
+/** How long the files that run may take to end after the run was broken off. */
+const abortGraceMs = 60_000;
+
+// Not by itself: after a run that was broken off something may keep the process alive.
+process.exit(await main());
