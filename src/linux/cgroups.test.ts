@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
 import { Cgroup, findHierarchies } from './cgroups.ts';
@@ -71,7 +72,38 @@ test('a group is made, limited, frozen, killed and removed; a busy one is not re
     await group.kill();
   }
   assert.equal(await ended, 'SIGKILL');
+  const other = new Cgroup(`test-${process.pid}-other`);
+  other.create();
   await group.remove();
   assert.ok(!group.exists());
-  assert.ok(group.directories().every((directory) => existsSync(path.dirname(directory))));
+  assert.ok(
+    other.directories().every((directory) => existsSync(directory)),
+    'others stay',
+  );
+  await other.remove();
+});
+
+test('the last group takes /cairn along, also while others are being made', { skip }, async () => {
+  const program = `import { Cgroup } from ${JSON.stringify(import.meta.resolve('./cgroups.ts'))};
+    const group = new Cgroup('test-race-' + process.pid);
+    for (let i = 0; i < 60; i++) { group.create(); await group.remove(); }`;
+  const racers = [1, 2, 3].map(async () => {
+    const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let errors = '';
+    child.stderr.on('data', (bytes) => (errors += bytes));
+    const [code] = await once(child, 'close');
+    assert.equal(code, 0, errors);
+  });
+  await Promise.all(racers);
+  for (const { mountPoint } of findHierarchies()) {
+    const parent = path.join(mountPoint, 'cairn');
+    // Another Cairn of this host may have groups now.
+    if (existsSync(parent))
+      assert.ok(
+        readdirSync(parent, { withFileTypes: true }).some((entry) => entry.isDirectory()),
+        `${parent} is left behind`,
+      );
+  }
 });

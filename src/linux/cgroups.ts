@@ -95,12 +95,14 @@ export class Cgroup {
       });
     }
     for (const hierarchy of this.hierarchies) {
-      const parent = path.join(hierarchy.mountPoint, 'cairn');
-      if (hierarchy.version === 2) enableControllers(hierarchy.mountPoint);
-      mkdirSync(parent, { recursive: true });
-      if (hierarchy.version === 2) enableControllers(parent);
+      const parent = parentIn(hierarchy);
       const directory = this.#directory(hierarchy);
-      mkdirSync(directory, { recursive: true });
+      // First, so that the parent cannot vanish: whoever removes the last group takes it along.
+      makeWithParent(directory);
+      if (hierarchy.version === 2) {
+        enableControllers(hierarchy.mountPoint);
+        enableControllers(parent);
+      }
       if (hierarchy.controllers.includes('cpuset')) {
         // A version 1 cpuset group starts with no processor and accepts no task until it has some.
         for (const [from, to] of [
@@ -291,7 +293,7 @@ export class Cgroup {
   }
 
   /**
-   * Removes the group (and groups that its processes made below it) from every hierarchy; all must be empty. Throws
+   * Removes the group (and groups that its processes made below it) from every hierarchy, and `/cairn` with the last one; all must be empty. Throws
    * `cgroup-busy` (temporary) otherwise.
    */
   async remove(timeoutMs = 2000): Promise<void> {
@@ -309,6 +311,34 @@ export class Cgroup {
         await sleep(5);
       }
     }
+    for (const hierarchy of this.hierarchies) removeIfUnused(parentIn(hierarchy));
+  }
+}
+
+const makeAttempts = 100;
+
+/** Makes a group and its parent, which somebody else may remove between the two. */
+function makeWithParent(directory: string): void {
+  for (let attempt = 1; ; attempt++)
+    try {
+      mkdirSync(directory, { recursive: true });
+      return;
+    } catch (error) {
+      if (systemCode(error) !== 'ENOENT' || attempt === makeAttempts) throw error;
+    }
+}
+
+/** The group of all groups of Cairn. */
+function parentIn(hierarchy: Hierarchy): string {
+  return path.join(hierarchy.mountPoint, 'cairn');
+}
+
+/** The last one out takes the parent along; the kernel refuses it while there is another group or a process. */
+function removeIfUnused(parent: string): void {
+  try {
+    rmdirSync(parent);
+  } catch (error) {
+    if (!['EBUSY', 'ENOTEMPTY', 'ENOENT'].includes(systemCode(error) ?? '')) throw error;
   }
 }
 
