@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
+import { readDescriptors } from '../src/linux/process-descriptors.ts';
 import { killProcess } from '../src/linux/pidfd.ts';
 import type { ProcessIdentity } from '../src/linux/process.ts';
 import { outcomeOf } from './support/faults-job.ts';
@@ -133,6 +134,11 @@ describe('faults of a restart', () => {
   }
 });
 
+/** How many userfaultfds a process has. */
+function userfaultfdsOf(pid: number): number {
+  return (readDescriptors(pid) ?? []).filter(({ target }) => target === 'anon_inode:[userfaultfd]').length;
+}
+
 describe('faults of a monitor', () => {
   withScene({ mebibytes: 128 });
 
@@ -162,6 +168,13 @@ describe('faults of a monitor', () => {
         assert.ok(monitor);
         const victimProcess =
           victim === 'CRIU' ? await criuOf(monitor, 'lazy-pages', AbortSignal.timeout(50)) : monitor;
+        if (victim === 'CRIU' && victimProcess !== undefined) {
+          // In this order: the copies in the monitor are closed after the originals.
+          const copies = userfaultfdsOf(monitor.pid);
+          const originals = userfaultfdsOf(victimProcess.pid);
+          if (isArriving(scene) && originals > 0)
+            assert.ok(copies >= originals, `the monitor holds ${copies} of ${originals} userfaultfds`);
+        }
         const hit = isArriving(scene) && victimProcess !== undefined && killProcess(victimProcess);
         if (!hit) arrivalMs *= 0.8;
         else {
@@ -183,7 +196,13 @@ describe('faults of a monitor', () => {
           await node.crash('steady');
           return { hit, outcome: found.state.kind };
         }
+        await until('all memory has arrived', () => !isArriving(scene));
         await job.provesItself();
+        assert.equal(
+          userfaultfdsOf(monitor.pid),
+          0,
+          'the monitor keeps a userfaultfd of a job that is whole',
+        );
         await node.crash('steady');
         return { hit, outcome: 'running' };
       });
