@@ -9,32 +9,13 @@ import {
   segmentRuns,
   windowSize,
 } from './memory-segments.ts';
+import { randomPagemap } from './random-pagemap.ts';
 
-/** Random ascending runs, given as gaps and lengths in pages. */
-const runs = fc.array(
-  fc.record({
-    gap: fc.integer({ min: 1, max: 40 }),
-    pages: fc.integer({ min: 1, max: 1200 }),
-    flags: fc.constantFrom(2, 4, 6),
-  }),
-  { maxLength: 60 },
-);
-
-function flatten(list: { gap: number; pages: number; flags: number }[]): number[] {
-  const out: number[] = [];
-  let address = 0x7f0000000000;
-  for (const { gap, pages, flags } of list) {
-    address += gap * pageSize;
-    out.push(address, pages, flags);
-    address += pages * pageSize;
-  }
-  return out;
-}
+const pagemaps = randomPagemap({ minGap: 1, maxPages: 1200, maxRuns: 60 });
 
 test('segments hold every page once, in order, and never split a window', () => {
   fc.assert(
-    fc.property(runs, (list) => {
-      const flat = flatten(list);
+    fc.property(pagemaps, (flat) => {
       const plan = planSegments(flat);
       const expected: string[] = [];
       for (let i = 0; i < flat.length; i += runFields)

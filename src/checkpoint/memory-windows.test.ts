@@ -11,6 +11,7 @@ import {
   WindowRecorder,
   windowsOf,
 } from './memory-windows.ts';
+import { randomPagemap } from './random-pagemap.ts';
 
 const lazy = 2;
 
@@ -87,27 +88,7 @@ function pagesOf(runs: ArrayLike<number>): string[] {
   return pages;
 }
 
-const pagemaps = fc
-  .array(
-    fc.record({
-      gap: fc.integer({ min: 0, max: 40 }),
-      pages: fc.integer({ min: 1, max: 50 }),
-      flags: fc.constantFrom(2, 4, 6),
-    }),
-    {
-      maxLength: 30,
-    },
-  )
-  .map((list) => {
-    const runs: number[] = [];
-    let address = 0x7f0000000000;
-    for (const { gap, pages, flags } of list) {
-      address += gap * pageSize;
-      runs.push(address, pages, flags);
-      address += pages * pageSize;
-    }
-    return Float64Array.from(runs);
-  });
+const pagemaps = randomPagemap({ minGap: 0, maxPages: 50, maxRuns: 30 });
 
 test('windows of a page map hold every page once', () => {
   fc.assert(
