@@ -104,7 +104,7 @@ export class FrozenCapture {
     );
     void quietly(receiving);
     // CRIU has taken its code out of every process by then.
-    this.#cured = quietly(receiving.then(() => {}));
+    this.#cured = quietly(receiving.then(() => undefined));
     await Promise.race([dump.written, receiving]);
     // CRIU needs no processor any more.
     this.#written = true;
