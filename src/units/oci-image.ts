@@ -53,6 +53,7 @@ export async function loadImage(directory: string, source: string, reference?: s
   const kind = await stat(source).catch((cause: unknown) => {
     throw new CairnError('argument', 'image-missing', `There is no image at ${source}: ${messageOf(cause)}`, {
       cause,
+      remedy: 'Give the path of an image archive or layout: oci:PATH or oci:PATH@REFERENCE.',
     });
   });
   await mkdir(directory, { recursive: true, mode: 0o700 });
