@@ -49,7 +49,16 @@ function withScene(options: SceneOptions): void {
 /** The job was restarted and is right, or it rests as before and is restarted now; then it crashes again. `lines`: of its log before. */
 async function restartedOrAsBefore(lines: number): Promise<string> {
   const { node, job } = scene;
-  const state = await node.state('steady');
+  // A job whose memory is still arriving may yet end: what was to bring it may be what has been killed.
+  const state = await until(
+    'all memory is there, or the job has ended',
+    async () => {
+      const arriving = isArriving(scene);
+      const now = await node.state('steady');
+      return (now !== 'running' || !arriving) && now;
+    },
+    { timeoutMs: 30_000 },
+  );
   if (state !== 'running') {
     assert.equal(state, 'crashed');
     await job.nothingLeft('resting');

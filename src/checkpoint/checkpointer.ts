@@ -1,13 +1,12 @@
 import { existsSync, rmSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Criu, findCriu } from '../criu/find.ts';
-import { killProcess } from '../linux/pidfd.ts';
+import { endLeftoverCriu, leftoverCriu } from '../criu/leftovers.ts';
 import { readTree } from '../linux/process.ts';
 import type { Store } from '../store/store.ts';
 import type { Unit } from '../units/unit.ts';
 import type { Units } from '../units/units.ts';
 import { CapturePool } from './capture-pool.ts';
-import { leftoverDump } from './dump-process.ts';
 import { settleLayers } from './layer-swap.ts';
 import { type Preflight, preflightUnit } from './preflight.ts';
 import { endTcpRepairs, removeCriuLocks, waitUntilThawed } from './thaw-check.ts';
@@ -86,8 +85,8 @@ async function endLeftoverDump(unit: Unit): Promise<void> {
   const directory = dumpDirectory(unit);
   if (!existsSync(directory)) return;
   const deadline = performance.now() + leftoverTimeoutMs;
-  while (leftoverDump(directory).length > 0 && performance.now() < deadline) await delay(20);
-  for (const left of leftoverDump(directory)) killProcess(left);
+  while (leftoverCriu(directory, ['dump']).length > 0 && performance.now() < deadline) await delay(20);
+  endLeftoverCriu(directory, ['dump']);
   await waitUntilThawed(await unit.processes());
   rmSync(directory, { recursive: true, force: true });
   // A CRIU that was killed leaves the network of the unit locked.

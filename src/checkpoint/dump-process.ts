@@ -2,11 +2,11 @@ import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { type DumpOptions, dumpCommand } from '../criu/dump-command.ts';
 import { explainFailure } from '../criu/explain.ts';
+import { endLeftoverCriu } from '../criu/leftovers.ts';
 import { readLog } from '../criu/log.ts';
 import type { CairnError } from '../errors.ts';
 import { close, eventfd, pipe, signalEventfd } from '../linux/libc.ts';
-import { identityOf, type ProcessIdentity, readAllPids, readCommandLine } from '../linux/process.ts';
-import { killProcess } from '../linux/pidfd.ts';
+import { identityOf } from '../linux/process.ts';
 import { socketPair } from '../linux/socket.ts';
 import { Program, type ProgramEnd } from '../linux/spawn.ts';
 import { DumpHook } from './dump-hook.ts';
@@ -133,7 +133,7 @@ export class DumpProcess implements AsyncDisposable {
     signalEventfd(this.wakeFd);
     const end = await this.#ended(abortTimeoutMs).catch(() => undefined);
     // A CRIU that was killed may have had a child at work, which does not end with it.
-    if (end?.signal !== undefined) for (const left of leftoverDump(this.directory)) killProcess(left);
+    if (end?.signal !== undefined) endLeftoverCriu(this.directory, ['dump']);
   }
 
   /** Resolves at once when CRIU is killed: what it had in its hands runs on in that moment. */
@@ -176,13 +176,4 @@ export class DumpProcess implements AsyncDisposable {
     close(this.wakeFd);
     rmSync(this.directory, { recursive: true, force: true });
   }
-}
-
-/** The processes of a dump in `directory` whose daemon is dead, or whose CRIU is; known by their command line. */
-export function leftoverDump(directory: string): ProcessIdentity[] {
-  return readAllPids().flatMap((pid) => {
-    const words = readCommandLine(pid);
-    if (words?.includes(directory) !== true || !words.includes('dump')) return [];
-    return identityOf(pid) ?? [];
-  });
 }

@@ -72,7 +72,7 @@ export class LazyMemory implements AsyncDisposable {
     close(status.write);
     const memory = new LazyMemory(directory, serving, program, ours);
     try {
-      await readable(status.read);
+      await readable(status.read, program.exited);
     } catch {
       const end = await program.waitFor(1000);
       await memory[Symbol.asyncDispose]();
@@ -107,8 +107,11 @@ export class LazyMemory implements AsyncDisposable {
   }
 }
 
-/** Waits for the byte that CRIU writes when it listens; takes the descriptor over. */
-async function readable(fd: number): Promise<void> {
+/**
+ * Waits for the byte that CRIU writes when it listens; takes the descriptor over. Throws when CRIU has `exited`: a child that it left behind may
+ * hold the other end open.
+ */
+async function readable(fd: number, exited: Promise<unknown>): Promise<void> {
   const { Socket } = await import('node:net');
   const stream = new Socket({ fd, readable: true, writable: false });
   try {
@@ -116,6 +119,7 @@ async function readable(fd: number): Promise<void> {
       const timer = setTimeout(() => reject(new Error('timeout')), readyTimeoutMs);
       stream.once('data', () => resolve());
       stream.once('error', reject);
+      void exited.then(() => stream.destroy());
       stream.once('close', () => {
         clearTimeout(timer);
         reject(new Error('closed'));

@@ -128,7 +128,7 @@ async function runCriu(
   handshake: RestoreHandshake,
   onLazy: (memory: LazyMemory) => void,
 ): Promise<Omit<StartedUnit, 'stdio'>> {
-  const directory = path.join(plan.paths.run, 'restore');
+  const directory = plan.paths.restore;
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { mode: 0o700 });
   await using held = new AsyncDisposableStack();

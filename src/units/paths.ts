@@ -28,6 +28,8 @@ export interface UnitPaths {
   shm: string;
   /** devpts that is /dev/pts of the unit. */
   pts: string;
+  /** Where CRIU works while the unit is restored. */
+  restore: string;
   /** What the monitor is to do; see `monitor-plan.ts`. */
   plan: string;
   /** Socket of the monitor. */
@@ -56,6 +58,7 @@ export function unitPaths({ stateDirectory, runDirectory }: NodeDirectories, id:
     rootfs: path.join(run, 'rootfs'),
     shm: path.join(run, 'shm'),
     pts: path.join(run, 'pts'),
+    restore: path.join(run, 'restore'),
     plan: path.join(run, 'monitor.json'),
     socket: path.join(run, 'monitor.sock'),
     arriving: path.join(run, 'arriving'),

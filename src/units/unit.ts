@@ -3,6 +3,7 @@
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { endLeftoverCriu } from '../criu/leftovers.ts';
 import { CairnError } from '../errors.ts';
 import { Cgroup } from '../linux/cgroups.ts';
 import { close } from '../linux/libc.ts';
@@ -337,6 +338,7 @@ export class Unit {
   async release(): Promise<UnitEnd | undefined> {
     if (this.cgroup.exists()) await this.kill();
     await this.#waitForMonitor();
+    endLeftoverCriu(this.paths.restore, ['restore', 'lazy-pages']);
     this.#around.streams.drop(this.id);
     await this.withdraw();
     await detachNetwork(this.id);

@@ -2,6 +2,7 @@
 
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { endLeftoverCriu } from '../criu/leftovers.ts';
 import { CairnError } from '../errors.ts';
 import { Cgroup } from '../linux/cgroups.ts';
 import { Addresses, parseSubnet } from '../network/addresses.ts';
@@ -230,6 +231,7 @@ export class Units {
     const { forgetContainer } = await import('./runtime.ts');
     const cgroup = new Cgroup(id);
     if (cgroup.exists()) await cgroup.kill();
+    endLeftoverCriu(paths.restore, ['restore', 'lazy-pages']);
     unmountRootFileSystem(paths);
     await cgroup.remove();
     await detachNetwork(id);
