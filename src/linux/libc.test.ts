@@ -34,6 +34,8 @@ import {
   write,
   writeFully,
   writev,
+  addressOf,
+  libc,
 } from './libc.ts';
 import { pageIs, readMemory, scanPages } from './memory.ts';
 import { mount } from './file.ts';
@@ -201,6 +203,41 @@ test('memory of another process is read in pieces, and its pages are found', asy
     assert.ok(count >= 1);
     assert.equal(walkEnd, end);
     assert.equal(regions[3 * (count - 1) + 1], end, 'the top of the stack is present');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOTTY') throw error;
+    t.diagnostic('no PAGEMAP_SCAN on this kernel');
+  } finally {
+    closeSync(pagemap);
+  }
+});
+
+test('a scan of more regions than the kernel gathers at a time tells each once', (t) => {
+  const pages = 2048;
+  const MADV_NOHUGEPAGE = 15;
+  const memory = new Uint8Array(new SharedArrayBuffer((pages + 1) * 4096));
+  const start = BigInt(Math.ceil(Number(addressOf(memory)) / 4096) * 4096);
+  const offset = Number(start - addressOf(memory));
+  libc().madvise(Number(start), pages * 4096, MADV_NOHUGEPAGE);
+  const expected: bigint[] = [];
+  for (let page = 0; page < pages; page += 2) {
+    memory[offset + page * 4096] = 1;
+    expected.push(start + BigInt(page * 4096));
+  }
+  const pagemap = openSync('/proc/self/pagemap', 'r');
+  try {
+    const scan = { mask: pageIs.present, report: pageIs.present };
+    const end = start + BigInt(pages * 4096);
+    for (const room of [300, 512, 513, 5000]) {
+      const regions = new BigUint64Array(3 * room);
+      const found: bigint[] = [];
+      for (let at = start; at < end; ) {
+        const { count, walkEnd } = scanPages(pagemap, { ...scan, start: at, end }, regions);
+        for (let i = 0; i < count; i++) found.push(regions[i * 3] as bigint);
+        assert.ok(walkEnd > at);
+        at = walkEnd;
+      }
+      assert.deepEqual(found, expected, `with room for ${room}`);
+    }
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOTTY') throw error;
     t.diagnostic('no PAGEMAP_SCAN on this kernel');

@@ -82,7 +82,9 @@ export function scanPages(
   argument[11] = BigInt(scan.report);
   const count = libc().ioctl(pagemapFd, PAGEMAP_SCAN, bytesOf(argument));
   if (count < 0) throw new SystemCallError(lastErrno(), 'PAGEMAP_SCAN');
-  return { count, walkEnd: argument[4] };
+  // Linux (up to 6.18 at least) gathers 512 regions at a time and, when more than that fit and are all, returns where those ended.
+  const complete = count < Math.floor(regions.length / 3) && scan.maxPages === undefined;
+  return { count, walkEnd: complete ? scan.end : argument[4] };
 }
 
 const hugePage = 2 * 1024 * 1024;

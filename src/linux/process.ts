@@ -184,6 +184,22 @@ export function readThreads(pid: number): number[] | undefined {
   return unlessGone(() => readdirSync(`/proc/${pid}/task`).map(Number));
 }
 
+/**
+ * Stack pointers of the threads of a stopped process (/proc/TID/syscall); `undefined` if it is gone or one of them runs.
+ */
+export function readStackPointers(pid: number): number[] | undefined {
+  const pointers: number[] = [];
+  for (const thread of readThreads(pid) ?? []) {
+    const words = text(`/proc/${pid}/task/${thread}/syscall`)?.trim().split(' ');
+    // A thread that has ended but is still there has none.
+    if (words === undefined) continue;
+    const pointer = Number(words.at(-2));
+    if (!Number.isSafeInteger(pointer)) return undefined;
+    pointers.push(pointer);
+  }
+  return pointers.length === 0 ? undefined : pointers;
+}
+
 /** PIDs of the children of all threads of a process (needs CONFIG_PROC_CHILDREN, which CRIU needs too). */
 export function readChildren(pid: number): number[] | undefined {
   const threads = readThreads(pid);
