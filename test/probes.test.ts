@@ -38,4 +38,28 @@ describe('probes', { concurrency: 2 }, () => {
       await probeSurvives(node, built, probe, { generations: 2, restartOptions: ['--lazy'] });
     });
   }
+
+  for (const probe of probes) {
+    // The pages of large processes Cairn lists itself instead of CRIU; these have what there is to be listed.
+    const programs = [
+      'memory-private',
+      'guards',
+      'memory-shared',
+      'memory-files',
+      'memory-vdso',
+      'thread-local',
+    ];
+    if (!programs.includes(probe.program)) continue;
+    it(`${probe.title}, with much memory besides`, async (t) => {
+      try {
+        await probeSurvives(node, built, probe, {
+          generations: 2,
+          runOptions: ['-e', 'PROBE_BALLAST=24'],
+        });
+      } catch (error) {
+        if (!(error instanceof ProbeSkipped)) throw error;
+        t.skip(error.message);
+      }
+    });
+  }
 });

@@ -3,6 +3,8 @@ import type { ReaderEnvironment } from '../store/chunk-reader.ts';
 import type { ReadPlan } from '../store/read-plan.ts';
 import type { RestoredEntry } from './layer-restore.ts';
 import type { ScannedEntry } from './layer-scan.ts';
+import type { PrivateMapping } from '../criu/saved-mappings.ts';
+import type { MemoryPlan, PageList } from './memory-plan.ts';
 import type { MemorySegments } from './memory-segments.ts';
 import type { MemoryWindows } from './memory-windows.ts';
 import type { PortableError } from './portable-error.ts';
@@ -34,6 +36,14 @@ export type CaptureRequest =
   | { op: 'reserve'; bytes: number }
   /** Which private anonymous pages a process has, cut into segments. */
   | { op: 'plan-memory'; pid: number; frozen: boolean }
+  /** All private pages of a process that CRIU was not to see; see `listPages`. */
+  | {
+      op: 'list-pages';
+      pid: number;
+      mappings: readonly PrivateMapping[];
+      plan: { runs: Float64Array; ranges: readonly number[] } | undefined;
+      listed: Float64Array;
+    }
   /** Reads segments of a process, taking turns with other workers through `next`; `known`: what was read of it before. */
   | {
       op: 'read-memory';
@@ -89,10 +99,19 @@ export interface ReceivedImage {
   content: PortableStream;
 }
 
+/** The mappings of a process (PID inside the unit). */
+export interface ArrivedMappings {
+  pid: number;
+  mappings: PrivateMapping[];
+  /** All of `mm-PID.img`. */
+  image: Uint8Array;
+}
+
 export interface CaptureAnswers {
   begin: undefined;
   reserve: undefined;
-  'plan-memory': MemorySegments | undefined;
+  'plan-memory': MemoryPlan | undefined;
+  'list-pages': PageList | undefined;
   'read-memory': MemoryWindows;
   listen: undefined;
   'receive-images': ReceivedImage[];
@@ -111,6 +130,8 @@ export type CaptureEvent =
   | { kind: 'frozen'; atMs: number }
   /** The page map of a process (by its PID inside the unit) is complete. */
   | { kind: 'pagemap'; pid: number; pagesId: number; segments: MemorySegments }
+  /** The mappings of a process that page maps are about. */
+  | ({ kind: 'mappings' } & ArrivedMappings)
   | { kind: 'progress'; bytes: number };
 
 export type CaptureReply =

@@ -22,7 +22,7 @@ import { ImageCollector } from './image-collector.ts';
 import { readFiles, type StreamSink } from './layer-read.ts';
 import { restoreLayer } from './layer-restore.ts';
 import { scanLayer } from './layer-scan.ts';
-import { planMemory } from './memory-plan.ts';
+import { listPages, planMemory } from './memory-plan.ts';
 import { MemoryReader, SegmentBuffer, type WindowVisitor } from './memory-read.ts';
 import { pageSize, planSegments } from './memory-segments.ts';
 import { countPages, type MemoryWindows, WindowLookup, WindowRecorder } from './memory-windows.ts';
@@ -62,6 +62,8 @@ function answer(request: CaptureRequest, tell: (event: CaptureEvent) => void): u
       return undefined;
     case 'plan-memory':
       return planMemory(request.pid, request.frozen);
+    case 'list-pages':
+      return listPages(request.pid, request.mappings, request.plan, request.listed);
     case 'read-memory':
       return readSegments(request, tell);
     case 'listen':
@@ -236,6 +238,7 @@ function receiveImages(
   collected = new ImageCollector(
     () => openSink('stage'),
     ({ pid, runs, pagesId }) => tell({ kind: 'pagemap', pid, pagesId, segments: planSegments(runs) }),
+    (arrived) => tell({ kind: 'mappings', ...arrived }),
   );
   const images = collected;
   let frozen = false;

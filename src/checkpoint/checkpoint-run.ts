@@ -1,6 +1,7 @@
 import { constants, freemem } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { mayCover } from '../criu/covered-command.ts';
 import type { Criu } from '../criu/find.ts';
 import { CairnError, messageOf } from '../errors.ts';
 import { readStat, readTree } from '../linux/process.ts';
@@ -14,6 +15,7 @@ import type { CheckpointBytes, CheckpointPhase, CheckpointTimings } from './even
 import { FrozenCapture, type FrozenUnit } from './frozen-capture.ts';
 import type { KnownFile } from './layer-changes.ts';
 import { LayerCapture } from './layer-capture.ts';
+import { canListPages } from './memory-plan.ts';
 import type { MemoryWindows } from './memory-windows.ts';
 import { describeObstacle } from './obstacles.ts';
 import { type Preflight, preflightUnit } from './preflight.ts';
@@ -119,7 +121,7 @@ export class CheckpointRun implements AsyncDisposable {
       const layers = this.#layers(preflight.rootPid);
       await this.#save(preflight, layers, timings);
       const facts = restoreFacts(criu.version, await unit.externals());
-      return await this.#dump(criu.path, preflight, layers, facts, writer, timings);
+      return await this.#dump(criu, preflight, layers, facts, writer, timings);
     } catch (error) {
       await this.#giveUp(writer);
       throw this.#signal.aborted && this.#signal.reason instanceof CairnError ? this.#signal.reason : error;
@@ -189,7 +191,7 @@ export class CheckpointRun implements AsyncDisposable {
   }
 
   async #dump(
-    criu: string,
+    criu: Criu,
     preflight: Preflight,
     layers: LayerCapture[],
     facts: RestoreFacts,
@@ -199,19 +201,21 @@ export class CheckpointRun implements AsyncDisposable {
     const { unit, then } = this.#request;
     this.#phase('freeze');
     const startedMs = performance.timeOrigin + performance.now();
+    const covered = mayCover(criu.version) && canListPages() ? preflight.large : [];
     const capture = new FrozenCapture(
       this.#workers,
       preflight.rootPid,
       layers,
-      { bytes: preflight.estimate.memoryBytes, known: this.#known },
+      { bytes: preflight.estimate.memoryBytes, known: this.#known, covered: new Set(covered) },
       this.#counting('dump', preflight.estimate.memoryBytes),
     );
     await using dump = await DumpProcess.start(
-      criu,
+      criu.path,
       dumpDirectory(unit),
       {
         pid: preflight.rootPid,
         hold: preflight.hold || this.#hold,
+        covered,
         afterwards: 'run',
         stream: true,
         root: unit.paths.rootfs,

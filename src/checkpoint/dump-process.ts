@@ -1,5 +1,6 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { coveredCommand } from '../criu/covered-command.ts';
 import { type DumpOptions, dumpCommand } from '../criu/dump-command.ts';
 import { explainFailure } from '../criu/explain.ts';
 import { endLeftoverCriu } from '../criu/leftovers.ts';
@@ -66,6 +67,8 @@ export class DumpProcess implements AsyncDisposable {
     directory: string,
     options: Omit<DumpOptions, 'imageDirectory' | 'logFile' | 'lazySocket' | 'statusDescriptor'> & {
       hold: boolean;
+      /** Processes whose pages CRIU must not see; see `coveredCommand`. */
+      covered: readonly number[];
     },
     listen: (directory: string, wakeFd: number) => Promise<unknown>,
   ): Promise<DumpProcess> {
@@ -86,7 +89,7 @@ export class DumpProcess implements AsyncDisposable {
         statusDescriptor: statusFd,
         actionScripts: hook === undefined ? [] : [hook.actionScript],
       });
-      const program = new Program([criu, ...argv], {
+      const program = new Program(coveredCommand([criu, ...argv], options.covered), {
         descriptors: [theirs, status.write, ...(hook?.descriptors ?? [])],
         ignoreSigpipe: true,
       });

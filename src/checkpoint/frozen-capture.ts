@@ -3,9 +3,11 @@ import { CairnError } from '../errors.ts';
 import { readStatus, readTree } from '../linux/process.ts';
 import type { LayerEntry } from '../store/manifest.ts';
 import { type CaptureSet, type CaptureWorker, oneReaderBytes } from './capture-pool.ts';
-import type { ReceivedImage } from './capture-protocol.ts';
+import type { ArrivedMappings, ReceivedImage } from './capture-protocol.ts';
+import { withGuards } from '../criu/saved-mappings.ts';
 import type { DumpProcess } from './dump-process.ts';
 import { type LayerCapture, sharedWritableFiles } from './layer-capture.ts';
+import type { MemoryPlan } from './memory-plan.ts';
 import { type MemorySegments, pageSize, planSegments } from './memory-segments.ts';
 import { runsToRead, type MemoryWindows } from './memory-windows.ts';
 import { SharedReading } from './shared-reading.ts';
@@ -16,10 +18,12 @@ export interface FrozenMemory {
   /** PID inside the unit: the number in the names of its images. */
   unitPid: number;
   pagesId: number;
-  /** CRIU's page map: what has to be saved. */
+  /** The page map, CRIU's or our own: what has to be saved. */
   runs: Float64Array;
   /** Records in which every window of the page map has a good one; see `assemble`. */
   readings: MemoryWindows[];
+  /** What has to stand in `mm-PID.img` instead of what CRIU wrote. */
+  mappingsImage?: Uint8Array;
 }
 
 /** Everything of a unit at one moment, already in the staging memory of the workers or in packs. */
@@ -35,8 +39,18 @@ export interface FrozenUnit {
 
 type LayersAtOnce = FrozenUnit['layers'];
 
+/** What is known of a unit's memory when it is about to be frozen. */
+export interface MemoryForecast {
+  /** About how much there is. */
+  bytes: number;
+  /** What was read of each process before, by host PID. */
+  known: ReadonlyMap<number, MemoryWindows>;
+  /** Processes whose pages CRIU does not see (`coveredCommand`), host PIDs. */
+  covered: ReadonlySet<number>;
+}
+
 interface EarlyReading {
-  segments: MemorySegments;
+  plan: MemoryPlan;
   reading: SharedReading;
 }
 
@@ -49,7 +63,7 @@ export class FrozenCapture {
   readonly #workers: CaptureSet;
   readonly #rootPid: number;
   readonly #layers: readonly LayerCapture[];
-  readonly #memory: { bytes: number; known: ReadonlyMap<number, MemoryWindows> };
+  readonly #memory: MemoryForecast;
   readonly #onBytes: (bytes: number) => void;
   readonly #readings: SharedReading[] = [];
   readonly #reads: Promise<FrozenMemory>[] = [];
@@ -59,15 +73,16 @@ export class FrozenCapture {
   #written = false;
   #cured: Promise<void> = Promise.resolve();
   readonly #arrived = new Set<number>();
+  /** By PID inside the unit. */
+  readonly #mappings = new Map<number, ArrivedMappings>();
   #hostPids: ReadonlyMap<number, number> = new Map();
   #stopped = false;
 
-  /** `memory`: about how much there is, and what is known of each process (by host PID). */
   constructor(
     workers: CaptureSet,
     rootPid: number,
     layers: readonly LayerCapture[],
-    memory: { bytes: number; known: ReadonlyMap<number, MemoryWindows> },
+    memory: MemoryForecast,
     onBytes: (bytes: number) => void,
   ) {
     this.#workers = workers;
@@ -96,7 +111,8 @@ export class FrozenCapture {
           } else if (event.kind === 'pagemap') {
             const { pid, pagesId, segments } = event;
             this.#reads.push(quietly(this.#readProcess(pid, pagesId, segments)));
-          } else this.#onBytes(event.bytes);
+          } else if (event.kind === 'mappings') this.#mappings.set(event.pid, event);
+          else this.#onBytes(event.bytes);
         } catch (error) {
           failed ??= error;
         }
@@ -139,12 +155,12 @@ export class FrozenCapture {
       if (this.#stopped) return;
       if (this.#arrived.has(pid)) continue;
       const early = (async () => {
-        const segments = await first.request({ op: 'plan-memory', pid, frozen: true });
-        if (segments === undefined || segments.pages === 0 || this.#stopped) return undefined;
+        const plan = await first.request({ op: 'plan-memory', pid, frozen: true });
+        if (plan === undefined || plan.segments.pages === 0 || this.#stopped) return undefined;
         const workers = this.#written ? readers : readers.slice(0, beside);
-        const reading = this.#read(workers, pid, segments);
+        const reading = this.#read(workers, pid, plan.segments);
         this.#current = reading;
-        return { segments, reading };
+        return { plan, reading };
       })().catch(() => undefined);
       this.#early.set(pid, early);
       await (await early)?.reading.result().catch(() => {});
@@ -156,18 +172,19 @@ export class FrozenCapture {
    * Reads what CRIU's page map asks for, unless it is being read already: when CRIU is through with the process, which may need to
    * be put in order (CRIU's system call stands in an executable mapping while it is at work).
    */
-  async #readProcess(unitPid: number, pagesId: number, segments: MemorySegments): Promise<FrozenMemory> {
+  async #readProcess(unitPid: number, pagesId: number, listed: MemorySegments): Promise<FrozenMemory> {
     const pid = this.#hostPids.get(unitPid);
-    if (pid === undefined)
-      throw new CairnError(
-        'temporary',
-        'process-vanished',
-        `process ${unitPid} of the unit was not found while frozen`,
-      );
+    if (pid === undefined) throw vanished(unitPid);
+    const covered = this.#memory.covered.has(pid);
+    // Its page map says nothing, and comes early: there is time until CRIU is through with all processes.
+    if (covered) await this.#cured;
     this.#arrived.add(pid);
-    const { runs } = segments;
     const early = await this.#early.get(pid);
-    const rest = early === undefined ? segments : planSegments(runsToRead(runs, early.segments.runs));
+    const { segments, mappingsImage } = covered
+      ? await this.#listPages(unitPid, pid, listed, early?.plan)
+      : { segments: listed };
+    const { runs } = segments;
+    const rest = early === undefined ? segments : planSegments(runsToRead(runs, early.plan.segments.runs));
     await this.#cured;
     const planned = await early?.reading.result().catch(() => undefined);
     // What could not be read by the plan is read by the page map.
@@ -177,7 +194,28 @@ export class FrozenCapture {
     const readings = planned === undefined ? [] : [planned];
     if (wanted.pages > 0)
       readings.push(await this.#read(few ? readers.slice(0, 1) : readers, pid, wanted).result());
-    return { pid, unitPid, pagesId, runs, readings };
+    return { pid, unitPid, pagesId, runs, readings, ...(mappingsImage && { mappingsImage }) };
+  }
+
+  /** The page map of a process whose pages CRIU has not seen. */
+  async #listPages(
+    unitPid: number,
+    pid: number,
+    listed: MemorySegments,
+    plan: MemoryPlan | undefined,
+  ): Promise<{ segments: MemorySegments; mappingsImage?: Uint8Array | undefined }> {
+    const arrived = this.#mappings.get(unitPid);
+    if (arrived === undefined) throw vanished(unitPid);
+    // The stream's thread has nothing else to do any more, while the others read.
+    const list = await this.#workers.stream.request({
+      op: 'list-pages',
+      pid,
+      mappings: arrived.mappings,
+      plan: plan && { runs: plan.segments.runs, ranges: plan.ranges },
+      listed: listed.runs,
+    });
+    if (list === undefined) throw vanished(unitPid);
+    return { segments: list.segments, mappingsImage: withGuards(arrived.image, list.guards) };
   }
 
   #read(workers: readonly CaptureWorker[], pid: number, segments: MemorySegments): SharedReading {
@@ -203,6 +241,14 @@ export class FrozenCapture {
     }
     return layers;
   }
+}
+
+function vanished(unitPid: number): CairnError {
+  return new CairnError(
+    'temporary',
+    'process-vanished',
+    `process ${unitPid} of the unit was not found while frozen`,
+  );
 }
 
 /** A promise that is awaited later: its failure must not count as unhandled until then. */

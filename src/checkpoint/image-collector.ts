@@ -1,9 +1,11 @@
 import { CairnError } from '../errors.ts';
 import { decodeImage, pagemapId, pagesId } from '../criu/image-file.ts';
+import { decodeMappings } from '../criu/messages.ts';
+import { privateMappings } from '../criu/saved-mappings.ts';
 import { decodePagemap } from '../criu/pagemap.ts';
 import { repairTimers } from '../criu/timerfd-repair.ts';
 import { inlineLimitBytes } from '../store/format.ts';
-import type { ReceivedImage } from './capture-protocol.ts';
+import type { ArrivedMappings, ReceivedImage } from './capture-protocol.ts';
 import type { StreamSink } from './layer-read.ts';
 
 /** Images that are kept as bytes while they arrive; a larger one goes into the store piece by piece. */
@@ -37,6 +39,7 @@ export interface ArrivedPagemap {
 export class ImageCollector {
   readonly #openSink: () => StreamSink;
   readonly #onPagemap: (pagemap: ArrivedPagemap) => void;
+  readonly #onMappings: (arrived: ArrivedMappings) => void;
   readonly #open = new Map<number, OpenImage>();
   readonly #done: ReceivedImage[] = [];
   /** The page map that waits for its pages file. */
@@ -46,9 +49,14 @@ export class ImageCollector {
   readonly #ofProcesses = new Set<number>();
   #linkedRemaps = false;
 
-  constructor(openSink: () => StreamSink, onPagemap: (pagemap: ArrivedPagemap) => void) {
+  constructor(
+    openSink: () => StreamSink,
+    onPagemap: (pagemap: ArrivedPagemap) => void,
+    onMappings: (arrived: ArrivedMappings) => void,
+  ) {
     this.#openSink = openSink;
     this.#onPagemap = onPagemap;
+    this.#onMappings = onMappings;
   }
 
   get openImages(): number {
@@ -62,7 +70,8 @@ export class ImageCollector {
       this.#discarded.add(pages);
       image = { kind: 'discard', name };
     } else if (isProcessPagemap(name)) image = { kind: 'pagemap', name, pieces: [] };
-    else if (name === openFiles || name === remaps) image = { kind: 'whole', name, pieces: [] };
+    else if (name === openFiles || name === remaps || mappingsOf(name) !== undefined)
+      image = { kind: 'whole', name, pieces: [] };
     else image = { kind: 'keep', name, pieces: [], bytes: 0, sink: undefined };
     if (pages !== undefined) this.#lastPagemap = undefined;
     else if (pagemapId(name) !== undefined) this.#lastPagemap = name;
@@ -91,6 +100,13 @@ export class ImageCollector {
     if (image.kind === 'whole') {
       const whole = Buffer.concat(image.pieces);
       if (image.name === remaps) this.#look(whole);
+      const pid = mappingsOf(image.name);
+      if (pid !== undefined)
+        this.#onMappings({
+          pid,
+          mappings: privateMappings(decodeMappings(whole, image.name)),
+          image: new Uint8Array(whole),
+        });
       const kept = image.name === openFiles ? Buffer.from(repairTimers(whole)) : whole;
       this.#finish({
         kind: 'keep',
@@ -182,6 +198,12 @@ type OpenImage =
   | { kind: 'pagemap'; name: string; pieces: Buffer[] }
   | { kind: 'whole'; name: string; pieces: Buffer[] }
   | { kind: 'discard'; name: string };
+
+/** PID of the process whose mappings are in an image of this name. */
+function mappingsOf(name: string): number | undefined {
+  const pid = /^mm-(\d+)\.img$/.exec(name)?.[1];
+  return pid === undefined ? undefined : Number(pid);
+}
 
 function isProcessPagemap(name: string | undefined): boolean {
   return name !== undefined && pagemapId(name)?.kind === 'process';

@@ -1,14 +1,24 @@
 import { closeSync, openSync } from 'node:fs';
 import { systemCode } from '../errors.ts';
+import type { PrivateMapping } from '../criu/saved-mappings.ts';
 import { pageFlags } from '../criu/pagemap.ts';
 import { pageIs, scanPages } from '../linux/memory.ts';
+import { readStackPointers } from '../linux/process.ts';
 import { readMaps } from '../linux/process-maps.ts';
 import { asynchronousRing } from './hold.ts';
-import { type MemorySegments, pageSize, planSegments } from './memory-segments.ts';
+import { type MemorySegments, pageSize, planSegments, runFields } from './memory-segments.ts';
+import { appendRun, joinRuns, RunCursor, withoutLazyAt } from './page-runs.ts';
 
 /** End of user addresses on x86-64 and arm64 with 48-bit addresses, less the guard page. */
-const addressSpaceEnd = 0x7ffffffff000n;
+const addressSpaceEnd = 0x7ffffffff000;
 const regionsAtOnce = 1 << 14;
+
+/** What `planMemory` found. */
+export interface MemoryPlan {
+  segments: MemorySegments;
+  /** Where it has looked: `[start, end] …`, ascending, neighbours joined. */
+  ranges: number[];
+}
 
 /**
  * The anonymous pages that a running process has now, as segments to read in advance of a checkpoint.
@@ -19,7 +29,68 @@ const regionsAtOnce = 1 << 14;
  * `frozen`: the process is being dumped, and what is read counts. Then only memory is planned that neither CRIU nor the kernel can write
  * to meanwhile: nothing executable, where CRIU puts its system calls, and nothing at all of a process with asynchronous I/O under way.
  */
-export function planMemory(pid: number, frozen: boolean): MemorySegments | undefined {
+export function planMemory(pid: number, frozen: boolean): MemoryPlan | undefined {
+  return withPagemap(pid, (scan) => {
+    const runs: number[] = [];
+    const ranges = frozen ? quietMappings(pid) : [0, addressSpaceEnd];
+    for (let i = 0; i < ranges.length; i += 2)
+      scan(ranges[i] as number, ranges[i + 1] as number, pageFlags.lazy, runs);
+    return { segments: planSegments(runs), ranges };
+  });
+}
+
+/** Whether this kernel tells the pages of a process; without that nothing is planned. */
+export function canListPages(): boolean {
+  return withPagemap(process.pid, (scan) => scan(0, pageSize, 0, []) === undefined) ?? false;
+}
+
+/** What CRIU would have said of a process. */
+export interface PageList {
+  segments: MemorySegments;
+  /** Where its guard pages are: `[start, end] …`. */
+  guards: number[];
+}
+
+/**
+ * The pages of a process that CRIU was not to see (`coveredCommand`), for its page map: those of the private mappings that CRIU saved, by the rules
+ * of CRIU itself (criu/mem.c: generate_iovs), and what CRIU has listed all the same (`listed`, runs). The process is still stopped,
+ * and nothing of CRIU is left in it. `plan` is of the same moment: what it has is not asked for again. `undefined` as for `planMemory`.
+ */
+export function listPages(
+  pid: number,
+  mappings: readonly PrivateMapping[],
+  plan: { runs: Float64Array; ranges: readonly number[] } | undefined,
+  listed: Float64Array,
+): PageList | undefined {
+  return withPagemap(pid, (scan, scanGuards) => {
+    const runs: number[] = [];
+    const planned = new RunCursor(plan?.runs ?? []);
+    const ranges = plan?.ranges ?? [];
+    let range = 0;
+    for (const { start, end, lazy } of mappings) {
+      const flags = lazy ? pageFlags.lazy : pageFlags.present;
+      while (range < ranges.length && (ranges[range + 1] as number) <= start) range += 2;
+      const covered =
+        range < ranges.length && (ranges[range] as number) <= start && end <= (ranges[range + 1] as number);
+      if (covered) planned.copy(start, end, flags, runs);
+      else scan(start, end, flags, runs);
+    }
+    const segments = planSegments(joinRuns(withoutLazyStacks(runs, pid), listed));
+    return { segments, guards: scanGuards() };
+  });
+}
+
+/** The same pages, those on which the threads of the process have their stack pointers not lazy; none if a thread does not tell. */
+function withoutLazyStacks(runs: readonly number[], pid: number): readonly number[] {
+  const pointers = readStackPointers(pid);
+  if (pointers === undefined)
+    return runs.map((value, i) => (i % runFields === 2 ? pageFlags.present : value));
+  return withoutLazyAt(runs, new Set(pointers.map((pointer) => pointer - (pointer % pageSize))));
+}
+
+type Scan = (start: number, end: number, flags: number, runs: number[]) => void;
+
+function withPagemap<T>(pid: number, work: (scan: Scan, scanGuards: () => number[]) => T): T | undefined {
   let fd: number;
   try {
     fd = openSync(`/proc/${pid}/pagemap`, 'r');
@@ -29,11 +100,11 @@ export function planMemory(pid: number, frozen: boolean): MemorySegments | undef
   }
   try {
     const regions = new BigUint64Array(regionsAtOnce * 3);
-    const runs: number[] = [];
-    const ranges = frozen ? quietMappings(pid) : [{ start: 0n, end: addressSpaceEnd }];
     if (guard !== 0 && !knowsGuards(fd, regions)) guard = 0;
-    for (const { start, end } of ranges) scanRange(fd, start, end, regions, runs);
-    return planSegments(runs);
+    return work(
+      (start, end, flags, runs) => scanRange(fd, start, end, flags, regions, runs),
+      () => (guard === 0 ? [] : scanGuards(fd, regions)),
+    );
   } catch (error) {
     if (isGone(error) || systemCode(error) === 'ENOTTY' || systemCode(error) === 'EINVAL') return undefined;
     throw error;
@@ -56,9 +127,17 @@ function knowsGuards(fd: number, regions: BigUint64Array): boolean {
 }
 
 /** Appends the anonymous pages of a range to `runs`; `regions` is room to work in. */
-function scanRange(fd: number, from: bigint, end: bigint, regions: BigUint64Array, runs: number[]): void {
+function scanRange(
+  fd: number,
+  from: number,
+  to: number,
+  flags: number,
+  regions: BigUint64Array,
+  runs: number[],
+): void {
   const without = pageIs.file | guard;
-  for (let start = from; start < end; ) {
+  const end = BigInt(to);
+  for (let start = BigInt(from); start < end; ) {
     const { count, walkEnd } = scanPages(
       fd,
       {
@@ -73,25 +152,35 @@ function scanRange(fd: number, from: bigint, end: bigint, regions: BigUint64Arra
     );
     for (let i = 0; i < count; i++) {
       if (Number(regions[i * 3 + 2]) & pageIs.pfnZero) continue;
-      const first = Number(regions[i * 3]);
-      runs.push(first, (Number(regions[i * 3 + 1]) - first) / pageSize, pageFlags.lazy);
+      appendRun(runs, Number(regions[i * 3]), Number(regions[i * 3 + 1]), flags);
     }
     if (walkEnd <= start) break;
     start = walkEnd;
   }
 }
 
-/** Private anonymous mappings in which nothing happens while a process is dumped, neighbours joined. */
-function quietMappings(pid: number): { start: bigint; end: bigint }[] {
+function scanGuards(fd: number, regions: BigUint64Array): number[] {
+  const guards: number[] = [];
+  const end = BigInt(addressSpaceEnd);
+  for (let start = 0n; start < end; ) {
+    const { count, walkEnd } = scanPages(fd, { start, end, mask: guard, report: guard }, regions);
+    for (let i = 0; i < count; i++) guards.push(Number(regions[i * 3]), Number(regions[i * 3 + 1]));
+    if (walkEnd <= start) break;
+    start = walkEnd;
+  }
+  return guards;
+}
+
+/** Private anonymous mappings in which nothing happens while a process is dumped: `[start, end] …`, neighbours joined. */
+function quietMappings(pid: number): number[] {
   const mappings = readMaps(pid) ?? [];
   // Its requests complete while the process is stopped.
   if (mappings.some(({ path }) => path === asynchronousRing)) return [];
-  const quiet: { start: bigint; end: bigint }[] = [];
+  const quiet: number[] = [];
   for (const { start, end, shared, executable, inode, path } of mappings) {
     if (shared || executable || inode !== 0 || !/^($|\[heap\]$|\[stack|\[anon:)/.test(path)) continue;
-    const last = quiet.at(-1);
-    if (last?.end === start) last.end = end;
-    else quiet.push({ start, end });
+    if (quiet.at(-1) === Number(start)) quiet[quiet.length - 1] = Number(end);
+    else quiet.push(Number(start), Number(end));
   }
   return quiet;
 }

@@ -8,6 +8,7 @@ import { chunkIdBytes } from '../store/format.ts';
 import { pageFlags } from '../criu/pagemap.ts';
 import { gmacTagBytes } from '../linux/gmac.ts';
 import { pageSize, runFields, windowSize } from './memory-segments.ts';
+import { appendRun } from './page-runs.ts';
 
 const tagWords = gmacTagBytes / 4;
 const windowPages = windowSize / pageSize;
@@ -306,14 +307,6 @@ function endOfRun(runs: Float64Array, run: number): number {
   return (runs[run * runFields] as number) + (runs[run * runFields + 1] as number) * pageSize;
 }
 
-/** Adds a page to a list of runs, joining it to the last one where it follows on. */
 function appendPage(runs: number[], address: number, flags: number): void {
-  const last = runs.length - runFields;
-  if (
-    last >= 0 &&
-    runs[last + 2] === flags &&
-    (runs[last] as number) + (runs[last + 1] as number) * pageSize === address
-  )
-    runs[last + 1] = (runs[last + 1] as number) + 1;
-  else runs.push(address, 1, flags);
+  appendRun(runs, address, address + pageSize, flags);
 }

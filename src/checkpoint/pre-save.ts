@@ -37,8 +37,9 @@ export async function preSave(
   try {
     for (const pid of options.memory === undefined ? [] : pids) {
       signal.throwIfAborted();
-      const segments = await workers.stream.request({ op: 'plan-memory', pid, frozen: false });
-      if (segments === undefined || segments.pages === 0) continue;
+      const plan = await workers.stream.request({ op: 'plan-memory', pid, frozen: false });
+      if (plan === undefined || plan.segments.pages === 0) continue;
+      const { segments } = plan;
       const next = newCounter();
       counters.push(next);
       const known = options.memory?.get(pid);

@@ -12,6 +12,8 @@ export interface Preflight {
   rootPid: number;
   /** Processes that will be saved. */
   pids: number[];
+  /** Those of them with so much memory that CRIU should not look at it; see `coveredCommand`. */
+  large: number[];
   /** Whether CRIU has to stop half-way, so that files and memory are read later; see `hasToHold`. */
   hold: boolean;
   obstacles: Obstacle[];
@@ -37,6 +39,9 @@ const rates = {
   processMs: 2,
   unitMs: 60,
 };
+
+/** From here on it takes CRIU longer to list the pages of a process than it takes to hide them from it. */
+const largeBytes = 16 * 1024 * 1024;
 
 /** Looks at a unit without touching it. Throws `unit-not-running` (argument) if nothing runs in it. */
 export async function preflightUnit(
@@ -64,11 +69,13 @@ export async function preflightUnit(
   const resources = await readUnitResources(status.pid, await unit.processes(), options.signal);
   const { obstacles, warnings } = findObstacles(resources);
   const pids = resources.processes.map(({ pid }) => pid);
-  const memoryBytes = pids.reduce((sum, pid) => sum + savedMemory(pid), 0);
+  const sizes = pids.map((pid) => ({ pid, bytes: savedMemory(pid) }));
+  const memoryBytes = sizes.reduce((sum, { bytes }) => sum + bytes, 0);
   const layerBytes = options.measureLayer ? await blocksBelow(unit.paths.upper, options.signal) : 0;
   return {
     rootPid: status.pid,
     pids,
+    large: sizes.flatMap(({ pid, bytes }) => (bytes >= largeBytes ? [pid] : [])),
     hold: hasToHold(pids),
     obstacles,
     warnings,

@@ -1,6 +1,7 @@
 import { release } from 'node:os';
 import type { SnapshotManifest, UnitImage } from '../store/manifest.ts';
 import type { SnapshotWriter } from '../store/store.ts';
+import type { ReceivedImage } from './capture-protocol.ts';
 import { type CaptureSet, workersOf } from './capture-pool.ts';
 import { assemble, type MemoryWindows } from './memory-windows.ts';
 import type { CheckpointBytes, CheckpointTimings } from './events.ts';
@@ -26,7 +27,16 @@ export async function publishSnapshot(
     const bytes = presentPagemap(captured);
     pagemaps.push(storedStream(await workers.stream.request({ op: 'store-bytes', bytes })));
   }
-  const image = unitImage(unit.id, unit.spec, { ...frozen, memory }, facts, pagemaps);
+  const images: ReceivedImage[] = [];
+  for (const received of frozen.images) {
+    const changed = frozen.memory.find(({ unitPid }) => received.name === `mm-${unitPid}.img`)?.mappingsImage;
+    if (changed === undefined) images.push(received);
+    else {
+      const content = await workers.stream.request({ op: 'store-bytes', bytes: changed });
+      images.push({ name: received.name, content });
+    }
+  }
+  const image = unitImage(unit.id, unit.spec, { ...frozen, images, memory }, facts, pagemaps);
   const sealed = await Promise.all(workersOf(workers).map((worker) => worker.request({ op: 'finish' })));
   const manifest: SnapshotManifest = {
     job,

@@ -81,9 +81,17 @@ export async function probeSurvives(
   node: NodeFixture,
   built: string,
   probe: Probe,
-  { generations = 1, restartOptions = [] }: { generations?: number; restartOptions?: readonly string[] } = {},
+  {
+    generations = 1,
+    restartOptions = [],
+    runOptions = [],
+  }: {
+    generations?: number;
+    restartOptions?: readonly string[];
+    runOptions?: readonly string[];
+  } = {},
 ): Promise<void> {
-  const running = await startProbe(node, built, probe);
+  const running = await startProbe(node, built, probe, runOptions);
   let lines = 0;
   for (let generation = 0; generation < generations; generation++) {
     await checkpointWhenWhole(node, running.job);

@@ -8,6 +8,7 @@ import { readMemory } from '../../linux/memory.ts';
 import { readStat } from '../../linux/process.ts';
 import { socketPair } from '../../linux/socket.ts';
 import { Program } from '../../linux/spawn.ts';
+import { coveredCommand } from '../covered-command.ts';
 import { dumpCommand } from '../dump-command.ts';
 import { explainFailure } from '../explain.ts';
 import type { Criu } from '../find.ts';
@@ -22,8 +23,16 @@ export const pageSize = 4096;
 /** Content of each image by its name. */
 export type Images = Map<string, Buffer>;
 
-/** Dumps with streamer and page socket, reads the lazy pages itself, and returns complete images. */
-export async function dump(t: TestContext, criu: Criu, subject: SelfCheckingProgram): Promise<Images> {
+/**
+ * Dumps with streamer and page socket, reads the lazy pages itself, and returns complete images. `whileFrozen` gets them as CRIU wrote
+ * them; the pages of the processes `covered` it was not to see (`coveredCommand`).
+ */
+export async function dump(
+  t: TestContext,
+  criu: Criu,
+  subject: SelfCheckingProgram,
+  { whileFrozen, covered = [] }: { whileFrozen?: (images: Images) => void; covered?: readonly number[] } = {},
+): Promise<Images> {
   const chunks = new Map<string, Buffer[]>();
   const [ours, theirs] = socketPair();
   const status = pipe();
@@ -31,18 +40,21 @@ export async function dump(t: TestContext, criu: Criu, subject: SelfCheckingProg
   capture.watch(status.read);
   const started = performance.now();
   await using run = new Program(
-    [
-      criu.path,
-      ...dumpCommand({
-        pid: subject.pid,
-        imageDirectory: subject.directory,
-        logFile: 'dump.log',
-        afterwards: 'run',
-        stream: true,
-        lazySocket: 3,
-        statusDescriptor: 4,
-      }),
-    ],
+    coveredCommand(
+      [
+        criu.path,
+        ...dumpCommand({
+          pid: subject.pid,
+          imageDirectory: subject.directory,
+          logFile: 'dump.log',
+          afterwards: 'run',
+          stream: true,
+          lazySocket: 3,
+          statusDescriptor: 4,
+        }),
+      ],
+      covered,
+    ),
     { descriptors: [theirs, status.write] },
   );
   close(theirs);
@@ -72,6 +84,7 @@ export async function dump(t: TestContext, criu: Criu, subject: SelfCheckingProg
 
   const images: Images = new Map();
   for (const [name, parts] of chunks) images.set(name, Buffer.concat(parts));
+  whileFrozen?.(images);
   const bytes = fillLazyPages(images);
   t.diagnostic(
     `images after ${frozenMs.toFixed(0)} ms, ${(bytes / 2 ** 20).toFixed(0)} MiB read from frozen memory`,
