@@ -3,8 +3,10 @@ import type { ReaderEnvironment } from '../store/chunk-reader.ts';
 import type { ReadPlan } from '../store/read-plan.ts';
 import type { RestoredEntry } from './layer-restore.ts';
 import type { ScannedEntry } from './layer-scan.ts';
+import type { Cover } from '../criu/covered-command.ts';
+import type { ShortenedMapping } from '../criu/mapping-cover.ts';
 import type { PrivateMapping } from '../criu/saved-mappings.ts';
-import type { MemoryPlan, PageList } from './memory-plan.ts';
+import type { MemoryPlan } from './memory-plan.ts';
 import type { MemorySegments } from './memory-segments.ts';
 import type { MemoryWindows } from './memory-windows.ts';
 import type { PortableError } from './portable-error.ts';
@@ -36,7 +38,7 @@ export type CaptureRequest =
   | { op: 'reserve'; bytes: number }
   /** Which private anonymous pages a process has, cut into segments. */
   | { op: 'plan-memory'; pid: number; frozen: boolean }
-  /** All private pages of a process that CRIU was not to see; see `listPages`. */
+  /** The page map of a process of which CRIU did not see all; see `listPages`. */
   | {
       op: 'list-pages';
       pid: number;
@@ -53,8 +55,8 @@ export type CaptureRequest =
       mode: CaptureMode;
       known: MemoryWindows | undefined;
     }
-  /** Binds CRIU's image streamer socket in `directory`; answered when CRIU may start. */
-  | { op: 'listen'; directory: string; wakeFd: number }
+  /** Binds CRIU's image streamer socket in `directory`, and makes covers for the mappings of the processes `cover`; answered when CRIU may start. */
+  | { op: 'listen'; directory: string; wakeFd: number; cover: readonly number[] }
   /** Receives the images of a dump until all are complete and CRIU waits on its page socket. `holds`: it has waited at `post-dump` before. */
   | { op: 'receive-images'; statusFd: number; holds: boolean }
   /** Closes the streamer's sockets. */
@@ -99,11 +101,9 @@ export interface ReceivedImage {
   content: PortableStream;
 }
 
-/** The mappings of a process (PID inside the unit). */
+/** `mm-PID.img` of a process (PID inside the unit). */
 export interface ArrivedMappings {
   pid: number;
-  mappings: PrivateMapping[];
-  /** All of `mm-PID.img`. */
   image: Uint8Array;
 }
 
@@ -111,9 +111,9 @@ export interface CaptureAnswers {
   begin: undefined;
   reserve: undefined;
   'plan-memory': MemoryPlan | undefined;
-  'list-pages': PageList | undefined;
+  'list-pages': MemorySegments | undefined;
   'read-memory': MemoryWindows;
-  listen: undefined;
+  listen: Cover[];
   'receive-images': ReceivedImage[];
   'hang-up': undefined;
   'store-bytes': PortableStream;
@@ -130,7 +130,9 @@ export type CaptureEvent =
   | { kind: 'frozen'; atMs: number }
   /** The page map of a process (by its PID inside the unit) is complete. */
   | { kind: 'pagemap'; pid: number; pagesId: number; segments: MemorySegments }
-  /** The mappings of a process that page maps are about. */
+  /** CRIU has been shown the mappings of a process (PID on the host), some of them shortened. Comes before its images. */
+  | { kind: 'covered'; pid: number; shortened: ShortenedMapping[] }
+  /** The image of the mappings of a process is complete. */
   | ({ kind: 'mappings' } & ArrivedMappings)
   | { kind: 'progress'; bytes: number };
 

@@ -2,6 +2,7 @@
 
 import { parentPort } from 'node:worker_threads';
 import { type CaptureEvent as StreamEvent, StreamCapture } from '../criu/stream-capture.ts';
+import { MappingCover } from '../criu/mapping-cover.ts';
 import { CairnError, systemCode } from '../errors.ts';
 import { Gmac } from '../linux/gmac.ts';
 import { read } from '../linux/libc.ts';
@@ -36,6 +37,7 @@ let tagKey: Uint8Array | undefined;
 const segmentBuffer = new SegmentBuffer();
 let capture: StreamCapture | undefined;
 let collected: ImageCollector | undefined;
+let covers: MappingCover[] = [];
 
 port.on('message', ({ id, request }: { id: number; request: CaptureRequest }) => {
   const tell = (event: CaptureEvent) => port.postMessage({ id, kind: 'event', event } satisfies CaptureReply);
@@ -69,13 +71,16 @@ function answer(request: CaptureRequest, tell: (event: CaptureEvent) => void): u
     case 'listen':
       capture = new StreamCapture(request.directory);
       capture.watch(request.wakeFd);
-      return undefined;
+      covers = request.cover.flatMap((pid) => MappingCover.create(request.directory, pid) ?? []);
+      return covers.map(({ cover }) => cover);
     case 'receive-images':
       return receiveImages(request, tell);
     case 'hang-up':
       capture?.[Symbol.dispose]();
       capture = undefined;
       collected = undefined;
+      for (const cover of covers) cover[Symbol.dispose]();
+      covers = [];
       return undefined;
     case 'store-bytes': {
       const sink = openSink('write');
@@ -255,7 +260,13 @@ function receiveImages(
   };
   try {
     for (;;) {
-      for (const event of capture.poll(-1)) {
+      let waiting = false;
+      for (const cover of covers) {
+        const shortened = cover.serve();
+        if (shortened !== undefined) tell({ kind: 'covered', pid: cover.cover.pid, shortened });
+        waiting ||= !cover.served;
+      }
+      for (const event of capture.poll(waiting ? coverPollMs : -1)) {
         if (event.kind === 'finished') throw gaveUp();
         if (event.kind !== 'ready') take(event);
         else if (event.fd !== statusFd) throw interrupted();
@@ -271,6 +282,9 @@ function receiveImages(
     capture.unwatch(statusFd);
   }
 }
+
+/** How often it is looked whether CRIU waits for the mappings of a process. */
+const coverPollMs = 1;
 
 /** What CRIU has written lies in its pipes; reading that takes milliseconds. */
 const drainTimeoutMs = 10_000;

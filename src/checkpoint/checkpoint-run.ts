@@ -1,10 +1,9 @@
 import { constants, freemem } from 'node:os';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { mayCover } from '../criu/covered-command.ts';
 import type { Criu } from '../criu/find.ts';
 import { CairnError, messageOf } from '../errors.ts';
-import { readStat, readTree } from '../linux/process.ts';
+import { readTree } from '../linux/process.ts';
 import { StagingBudget } from '../store/staging.ts';
 import type { SnapshotWriter, Store } from '../store/store.ts';
 import { dumpExternals } from '../units/external-mounts.ts';
@@ -22,6 +21,7 @@ import { type Preflight, preflightUnit } from './preflight.ts';
 import { preSave, preSaveFromBytes } from './pre-save.ts';
 import { publishSnapshot } from './publish-snapshot.ts';
 import { endTcpRepairs, removeCriuLocks, waitUntilThawed } from './thaw-check.ts';
+import { watchForStop } from './stop-watch.ts';
 import { type RestoreFacts, restoreFacts } from './unit-image.ts';
 import type { CheckpointRequest, CheckpointResult } from './checkpoint-request.ts';
 
@@ -201,12 +201,11 @@ export class CheckpointRun implements AsyncDisposable {
     const { unit, then } = this.#request;
     this.#phase('freeze');
     const startedMs = performance.timeOrigin + performance.now();
-    const covered = mayCover(criu.version) && canListPages() ? preflight.large : [];
     const capture = new FrozenCapture(
       this.#workers,
       preflight.rootPid,
       layers,
-      { bytes: preflight.estimate.memoryBytes, known: this.#known, covered: new Set(covered) },
+      { bytes: preflight.estimate.memoryBytes, known: this.#known },
       this.#counting('dump', preflight.estimate.memoryBytes),
     );
     await using dump = await DumpProcess.start(
@@ -215,7 +214,6 @@ export class CheckpointRun implements AsyncDisposable {
       {
         pid: preflight.rootPid,
         hold: preflight.hold || this.#hold,
-        covered,
         afterwards: 'run',
         stream: true,
         root: unit.paths.rootfs,
@@ -229,7 +227,13 @@ export class CheckpointRun implements AsyncDisposable {
         ghostLimitBytes,
         timeoutSeconds: Math.max(1, Math.ceil(this.#remainingMs() / 1000)),
       },
-      (directory, wakeFd) => this.#workers.stream.request({ op: 'listen', directory, wakeFd }),
+      (directory, wakeFd) =>
+        this.#workers.stream.request({
+          op: 'listen',
+          directory,
+          wakeFd,
+          cover: canListPages() ? preflight.large : [],
+        }),
     );
     dump
       .killed()
@@ -383,22 +387,6 @@ export function dumpDirectory(unit: Unit): string {
   return path.join(unit.paths.run, 'dump');
 }
 
-/**
- * Notes when a process is stopped by a tracer, to the millisecond: CRIU itself does not tell (its statistics of a lazy dump are
- * not to be used), and the first image comes only after all are stopped.
- */
-function watchForStop(pid: number): { atMs: number | undefined } & Disposable {
-  const watch = {
-    atMs: undefined as number | undefined,
-    [Symbol.dispose]: () => clearInterval(timer),
-  };
-  const timer = setInterval(() => {
-    if (readStat(pid)?.state !== 't') return;
-    watch.atMs = performance.timeOrigin + performance.now();
-    clearInterval(timer);
-  }, 1);
-  return watch;
-}
 function deadlinePassed(ms: number): CairnError {
   return new CairnError(
     'temporary',

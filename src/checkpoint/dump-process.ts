@@ -1,11 +1,12 @@
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { coveredCommand } from '../criu/covered-command.ts';
+import { type Cover, coveredCommand } from '../criu/covered-command.ts';
 import { type DumpOptions, dumpCommand } from '../criu/dump-command.ts';
 import { explainFailure } from '../criu/explain.ts';
 import { endLeftoverCriu } from '../criu/leftovers.ts';
 import { readLog } from '../criu/log.ts';
 import type { CairnError } from '../errors.ts';
+import { releaseLease } from '../linux/lease.ts';
 import { close, eventfd, pipe, signalEventfd } from '../linux/libc.ts';
 import { identityOf } from '../linux/process.ts';
 import { socketPair } from '../linux/socket.ts';
@@ -41,17 +42,20 @@ export class DumpProcess implements AsyncDisposable {
   readonly #pageSocket: number;
   readonly #program: Program;
   readonly #hook: DumpHook | undefined;
+  readonly #covers: readonly Cover[];
   #released = false;
 
   private constructor(
     directory: string,
     program: Program,
     hook: DumpHook | undefined,
+    covers: readonly Cover[],
     fds: { status: number; wake: number; pages: number },
   ) {
     this.directory = directory;
     this.#program = program;
     this.#hook = hook;
+    this.#covers = covers;
     this.holds = hook !== undefined;
     this.statusFd = fds.status;
     this.wakeFd = fds.wake;
@@ -59,7 +63,7 @@ export class DumpProcess implements AsyncDisposable {
   }
 
   /**
-   * Starts CRIU; `hold` if it has to stop at `post-dump`. `listen` must bind the image streamer in the directory first; it gets the eventfd that interrupts it.
+   * Starts CRIU; `hold` if it has to stop at `post-dump`. `listen` must bind the image streamer in the directory first; it gets the eventfd that interrupts it, and returns covers for CRIU.
    * Remnants of an earlier dump in `directory` are removed.
    */
   static async start(
@@ -67,10 +71,8 @@ export class DumpProcess implements AsyncDisposable {
     directory: string,
     options: Omit<DumpOptions, 'imageDirectory' | 'logFile' | 'lazySocket' | 'statusDescriptor'> & {
       hold: boolean;
-      /** Processes whose pages CRIU must not see; see `coveredCommand`. */
-      covered: readonly number[];
     },
-    listen: (directory: string, wakeFd: number) => Promise<unknown>,
+    listen: (directory: string, wakeFd: number) => Promise<Cover[]>,
   ): Promise<DumpProcess> {
     rmSync(directory, { recursive: true, force: true });
     mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -79,7 +81,7 @@ export class DumpProcess implements AsyncDisposable {
     const status = pipe();
     const hook = options.hold ? new DumpHook() : undefined;
     try {
-      await listen(directory, wake);
+      const covers = await listen(directory, wake);
       tellWatchedFiles(directory, options.pid);
       const argv = dumpCommand({
         ...options,
@@ -89,14 +91,14 @@ export class DumpProcess implements AsyncDisposable {
         statusDescriptor: statusFd,
         actionScripts: hook === undefined ? [] : [hook.actionScript],
       });
-      const program = new Program(coveredCommand([criu, ...argv], options.covered), {
+      const program = new Program(coveredCommand([criu, ...argv], covers), {
         descriptors: [theirs, status.write, ...(hook?.descriptors ?? [])],
         ignoreSigpipe: true,
       });
       writeFileSync(path.join(directory, 'criu.json'), JSON.stringify(identityOf(program.pid ?? 0) ?? null), {
         mode: 0o600,
       });
-      return new DumpProcess(directory, program, hook, { status: status.read, wake, pages: ours });
+      return new DumpProcess(directory, program, hook, covers, { status: status.read, wake, pages: ours });
     } catch (error) {
       hook?.[Symbol.dispose]();
       for (const fd of [wake, ours, status.read]) close(fd);
@@ -133,6 +135,8 @@ export class DumpProcess implements AsyncDisposable {
   async abort(): Promise<void> {
     this.#hook?.answer('stop');
     this.#closePages();
+    // CRIU must not wait for a thread that may be gone.
+    for (const { fd } of this.#covers) releaseLease(fd);
     signalEventfd(this.wakeFd);
     const end = await this.#ended(abortTimeoutMs).catch(() => undefined);
     // A CRIU that was killed may have had a child at work, which does not end with it.

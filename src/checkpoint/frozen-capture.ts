@@ -3,8 +3,10 @@ import { CairnError } from '../errors.ts';
 import { readStatus, readTree } from '../linux/process.ts';
 import type { LayerEntry } from '../store/manifest.ts';
 import { type CaptureSet, type CaptureWorker, oneReaderBytes } from './capture-pool.ts';
-import type { ArrivedMappings, ReceivedImage } from './capture-protocol.ts';
-import { withGuards } from '../criu/saved-mappings.ts';
+import type { ReceivedImage } from './capture-protocol.ts';
+import type { ShortenedMapping } from '../criu/mapping-cover.ts';
+import { decodeMappings } from '../criu/messages.ts';
+import { privateMappings, withWholeMappings } from '../criu/saved-mappings.ts';
 import type { DumpProcess } from './dump-process.ts';
 import { type LayerCapture, sharedWritableFiles } from './layer-capture.ts';
 import type { MemoryPlan } from './memory-plan.ts';
@@ -45,8 +47,6 @@ export interface MemoryForecast {
   bytes: number;
   /** What was read of each process before, by host PID. */
   known: ReadonlyMap<number, MemoryWindows>;
-  /** Processes whose pages CRIU does not see (`coveredCommand`), host PIDs. */
-  covered: ReadonlySet<number>;
 }
 
 interface EarlyReading {
@@ -74,7 +74,9 @@ export class FrozenCapture {
   #cured: Promise<void> = Promise.resolve();
   readonly #arrived = new Set<number>();
   /** By PID inside the unit. */
-  readonly #mappings = new Map<number, ArrivedMappings>();
+  readonly #mappings = new Map<number, Uint8Array>();
+  /** What CRIU has not seen whole, by PID on the host. */
+  readonly #shortened = new Map<number, ShortenedMapping[]>();
   #hostPids: ReadonlyMap<number, number> = new Map();
   #stopped = false;
 
@@ -111,7 +113,8 @@ export class FrozenCapture {
           } else if (event.kind === 'pagemap') {
             const { pid, pagesId, segments } = event;
             this.#reads.push(quietly(this.#readProcess(pid, pagesId, segments)));
-          } else if (event.kind === 'mappings') this.#mappings.set(event.pid, event);
+          } else if (event.kind === 'mappings') this.#mappings.set(event.pid, event.image);
+          else if (event.kind === 'covered') this.#shortened.set(event.pid, event.shortened);
           else this.#onBytes(event.bytes);
         } catch (error) {
           failed ??= error;
@@ -175,14 +178,15 @@ export class FrozenCapture {
   async #readProcess(unitPid: number, pagesId: number, listed: MemorySegments): Promise<FrozenMemory> {
     const pid = this.#hostPids.get(unitPid);
     if (pid === undefined) throw vanished(unitPid);
-    const covered = this.#memory.covered.has(pid);
-    // Its page map says nothing, and comes early: there is time until CRIU is through with all processes.
-    if (covered) await this.#cured;
+    const shortened = this.#shortened.get(pid) ?? [];
+    // Its page map says little, and comes early: there is time until CRIU is through with all processes.
+    if (shortened.length > 0) await this.#cured;
     this.#arrived.add(pid);
     const early = await this.#early.get(pid);
-    const { segments, mappingsImage } = covered
-      ? await this.#listPages(unitPid, pid, listed, early?.plan)
-      : { segments: listed };
+    const { segments, mappingsImage } =
+      shortened.length > 0
+        ? await this.#complete(unitPid, pid, shortened, listed, early?.plan)
+        : { segments: listed };
     const { runs } = segments;
     const rest = early === undefined ? segments : planSegments(runsToRead(runs, early.plan.segments.runs));
     await this.#cured;
@@ -197,25 +201,30 @@ export class FrozenCapture {
     return { pid, unitPid, pagesId, runs, readings, ...(mappingsImage && { mappingsImage }) };
   }
 
-  /** The page map of a process whose pages CRIU has not seen. */
-  async #listPages(
+  /** The page map and the mappings of a process of which CRIU has not seen all. */
+  async #complete(
     unitPid: number,
     pid: number,
+    shortened: readonly ShortenedMapping[],
     listed: MemorySegments,
     plan: MemoryPlan | undefined,
-  ): Promise<{ segments: MemorySegments; mappingsImage?: Uint8Array | undefined }> {
-    const arrived = this.#mappings.get(unitPid);
-    if (arrived === undefined) throw vanished(unitPid);
+  ): Promise<{ segments: MemorySegments; mappingsImage: Uint8Array }> {
+    const image = this.#mappings.get(unitPid);
+    if (image === undefined) throw vanished(unitPid);
+    const name = `mm-${unitPid}.img`;
+    const mappingsImage = withWholeMappings(image, shortened, name);
+    const starts = new Set(shortened.map(({ start }) => start));
+    const mappings = privateMappings(decodeMappings(mappingsImage, name));
     // The stream's thread has nothing else to do any more, while the others read.
-    const list = await this.#workers.stream.request({
+    const segments = await this.#workers.stream.request({
       op: 'list-pages',
       pid,
-      mappings: arrived.mappings,
+      mappings: mappings.filter(({ start }) => starts.has(start)),
       plan: plan && { runs: plan.segments.runs, ranges: plan.ranges },
       listed: listed.runs,
     });
-    if (list === undefined) throw vanished(unitPid);
-    return { segments: list.segments, mappingsImage: withGuards(arrived.image, list.guards) };
+    if (segments === undefined) throw vanished(unitPid);
+    return { segments, mappingsImage };
   }
 
   #read(workers: readonly CaptureWorker[], pid: number, segments: MemorySegments): SharedReading {

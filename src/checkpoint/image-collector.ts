@@ -1,7 +1,5 @@
 import { CairnError } from '../errors.ts';
 import { decodeImage, pagemapId, pagesId } from '../criu/image-file.ts';
-import { decodeMappings } from '../criu/messages.ts';
-import { privateMappings } from '../criu/saved-mappings.ts';
 import { decodePagemap } from '../criu/pagemap.ts';
 import { repairTimers } from '../criu/timerfd-repair.ts';
 import { inlineLimitBytes } from '../store/format.ts';
@@ -101,12 +99,7 @@ export class ImageCollector {
       const whole = Buffer.concat(image.pieces);
       if (image.name === remaps) this.#look(whole);
       const pid = mappingsOf(image.name);
-      if (pid !== undefined)
-        this.#onMappings({
-          pid,
-          mappings: privateMappings(decodeMappings(whole, image.name)),
-          image: new Uint8Array(whole),
-        });
+      if (pid !== undefined) this.#onMappings({ pid, image: new Uint8Array(whole) });
       const kept = image.name === openFiles ? Buffer.from(repairTimers(whole)) : whole;
       this.#finish({
         kind: 'keep',

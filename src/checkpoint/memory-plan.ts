@@ -44,25 +44,18 @@ export function canListPages(): boolean {
   return withPagemap(process.pid, (scan) => scan(0, pageSize, 0, []) === undefined) ?? false;
 }
 
-/** What CRIU would have said of a process. */
-export interface PageList {
-  segments: MemorySegments;
-  /** Where its guard pages are: `[start, end] …`. */
-  guards: number[];
-}
-
 /**
- * The pages of a process that CRIU was not to see (`coveredCommand`), for its page map: those of the private mappings that CRIU saved, by the rules
- * of CRIU itself (criu/mem.c: generate_iovs), and what CRIU has listed all the same (`listed`, runs). The process is still stopped,
- * and nothing of CRIU is left in it. `plan` is of the same moment: what it has is not asked for again. `undefined` as for `planMemory`.
+ * The page map of a process of which CRIU has not seen some mappings whole (`MappingCover`): what CRIU lists, and the pages of those mappings by the rules of
+ * CRIU itself (criu/mem.c: generate_iovs). The process is still stopped, and nothing of CRIU is left in it. `plan` is of the same
+ * moment: what it has is not asked for again. `undefined` as for `planMemory`.
  */
 export function listPages(
   pid: number,
   mappings: readonly PrivateMapping[],
   plan: { runs: Float64Array; ranges: readonly number[] } | undefined,
   listed: Float64Array,
-): PageList | undefined {
-  return withPagemap(pid, (scan, scanGuards) => {
+): MemorySegments | undefined {
+  return withPagemap(pid, (scan) => {
     const runs: number[] = [];
     const planned = new RunCursor(plan?.runs ?? []);
     const ranges = plan?.ranges ?? [];
@@ -75,8 +68,7 @@ export function listPages(
       if (covered) planned.copy(start, end, flags, runs);
       else scan(start, end, flags, runs);
     }
-    const segments = planSegments(joinRuns(withoutLazyStacks(runs, pid), listed));
-    return { segments, guards: scanGuards() };
+    return planSegments(joinRuns(withoutLazyStacks(runs, pid), listed));
   });
 }
 
@@ -90,7 +82,7 @@ function withoutLazyStacks(runs: readonly number[], pid: number): readonly numbe
 
 type Scan = (start: number, end: number, flags: number, runs: number[]) => void;
 
-function withPagemap<T>(pid: number, work: (scan: Scan, scanGuards: () => number[]) => T): T | undefined {
+function withPagemap<T>(pid: number, work: (scan: Scan) => T): T | undefined {
   let fd: number;
   try {
     fd = openSync(`/proc/${pid}/pagemap`, 'r');
@@ -101,10 +93,7 @@ function withPagemap<T>(pid: number, work: (scan: Scan, scanGuards: () => number
   try {
     const regions = new BigUint64Array(regionsAtOnce * 3);
     if (guard !== 0 && !knowsGuards(fd, regions)) guard = 0;
-    return work(
-      (start, end, flags, runs) => scanRange(fd, start, end, flags, regions, runs),
-      () => (guard === 0 ? [] : scanGuards(fd, regions)),
-    );
+    return work((start, end, flags, runs) => scanRange(fd, start, end, flags, regions, runs));
   } catch (error) {
     if (isGone(error) || systemCode(error) === 'ENOTTY' || systemCode(error) === 'EINVAL') return undefined;
     throw error;
@@ -157,18 +146,6 @@ function scanRange(
     if (walkEnd <= start) break;
     start = walkEnd;
   }
-}
-
-function scanGuards(fd: number, regions: BigUint64Array): number[] {
-  const guards: number[] = [];
-  const end = BigInt(addressSpaceEnd);
-  for (let start = 0n; start < end; ) {
-    const { count, walkEnd } = scanPages(fd, { start, end, mask: guard, report: guard }, regions);
-    for (let i = 0; i < count; i++) guards.push(Number(regions[i * 3]), Number(regions[i * 3 + 1]));
-    if (walkEnd <= start) break;
-    start = walkEnd;
-  }
-  return guards;
 }
 
 /** Private anonymous mappings in which nothing happens while a process is dumped: `[start, end] …`, neighbours joined. */

@@ -12,7 +12,7 @@ export interface Preflight {
   rootPid: number;
   /** Processes that will be saved. */
   pids: number[];
-  /** Those of them with so much memory that CRIU should not look at it; see `coveredCommand`. */
+  /** Those of them that have, or have reserved, so much memory that it is worth while to spare CRIU the sight; see `MappingCover`. */
   large: number[];
   /** Whether CRIU has to stop half-way, so that files and memory are read later; see `hasToHold`. */
   hold: boolean;
@@ -40,8 +40,9 @@ const rates = {
   unitMs: 60,
 };
 
-/** From here on it takes CRIU longer to list the pages of a process than it takes to hide them from it. */
+/** Below these CRIU is as quick with everything as it takes to make a cover. */
 const largeBytes = 16 * 1024 * 1024;
+const largeReservedBytes = 256 * 1024 * 1024;
 
 /** Looks at a unit without touching it. Throws `unit-not-running` (argument) if nothing runs in it. */
 export async function preflightUnit(
@@ -69,13 +70,15 @@ export async function preflightUnit(
   const resources = await readUnitResources(status.pid, await unit.processes(), options.signal);
   const { obstacles, warnings } = findObstacles(resources);
   const pids = resources.processes.map(({ pid }) => pid);
-  const sizes = pids.map((pid) => ({ pid, bytes: savedMemory(pid) }));
-  const memoryBytes = sizes.reduce((sum, { bytes }) => sum + bytes, 0);
+  const sizes = pids.map((pid) => ({ pid, ...memoryOf(pid) }));
+  const memoryBytes = sizes.reduce((sum, { savedBytes }) => sum + savedBytes, 0);
   const layerBytes = options.measureLayer ? await blocksBelow(unit.paths.upper, options.signal) : 0;
   return {
     rootPid: status.pid,
     pids,
-    large: sizes.flatMap(({ pid, bytes }) => (bytes >= largeBytes ? [pid] : [])),
+    large: sizes.flatMap(({ pid, savedBytes, reservedBytes }) =>
+      savedBytes >= largeBytes || reservedBytes >= largeReservedBytes ? [pid] : [],
+    ),
     hold: hasToHold(pids),
     obstacles,
     warnings,
@@ -95,12 +98,13 @@ async function blocksBelow(directory: string, signal: AbortSignal): Promise<numb
   return Number.parseInt(result.stdout, 10) || 0;
 }
 
-/** Memory of a process that has no file behind it, bytes. */
-function savedMemory(pid: number): number {
+/** Memory of a process that has no file behind it, and its address space, bytes. */
+function memoryOf(pid: number): { savedBytes: number; reservedBytes: number } {
   const status = unlessGone(() => readFileSync(`/proc/${pid}/status`, 'utf8')) ?? '';
-  const kibibytes = (name: string) =>
-    Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1] ?? 0);
-  return (
-    ['RssAnon', 'RssShmem', 'VmSwap', 'HugetlbPages'].reduce((sum, name) => sum + kibibytes(name), 0) * 1024
-  );
+  const bytes = (name: string) =>
+    Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(status)?.[1] ?? 0) * 1024;
+  return {
+    savedBytes: ['RssAnon', 'RssShmem', 'VmSwap', 'HugetlbPages'].reduce((sum, name) => sum + bytes(name), 0),
+    reservedBytes: bytes('VmData'),
+  };
 }

@@ -3,38 +3,56 @@ import { test } from 'node:test';
 import { encodeImage } from './image-file.ts';
 import { decodeMappings } from './messages.ts';
 import { Message } from './protobuf.ts';
-import { withGuards } from './saved-mappings.ts';
+import { privateMappings, withWholeMappings } from './saved-mappings.ts';
 
+const regular = 1;
+const anonymous = 1 << 9;
 const guard = 1 << 16;
 
-function mm(...mappings: { start: number; status: number }[]): Uint8Array {
+function mm(...mappings: { start: number; pages: number; flags?: number; status: number }[]): Uint8Array {
   const message = new Message().set(1, 0x400000).set(12, 7);
-  for (const { start, status } of mappings)
+  for (const { start, pages, flags = 0x22, status } of mappings)
     message.add(
       14,
       new Message()
         .set(1, start)
-        .set(2, start + 0x4000)
+        .set(2, start + pages * 0x1000)
+        .set(6, flags)
         .set(7, status)
+        .set(8, 1)
         .encode(),
     );
   return encodeImage('mm', [message.set(15, 1)]);
 }
 
-test('R06 guard pages of another process are taken out of an image, and those of this one put in', () => {
-  const image = mm({ start: 0x1000, status: 0x201 }, { start: 0x9000, status: guard });
-  const changed = withGuards(image, [0x2000, 0x3000, 0x4000, 0x5000]) ?? assert.fail('nothing changed');
-  assert.deepEqual(
-    decodeMappings(changed).map(({ start, end, status }) => [Number(start), Number(end), status]),
-    [
-      [0x1000, 0x5000, 0x201],
-      [0x2000, 0x3000, guard],
-      [0x4000, 0x5000, guard],
-    ],
-  );
-  assert.deepEqual(withGuards(changed, []), mm({ start: 0x1000, status: 0x201 }));
+test('R06 shortened mappings get their true ends, and nothing else changes', () => {
+  const small = { start: 0x1000, pages: 2, status: regular | anonymous };
+  // A guard is no mapping, even where it begins with one.
+  const guards = { start: 0x10000, pages: 1, status: guard };
+  const shown = mm(small, { start: 0x10000, pages: 1, status: regular | anonymous }, guards);
+  const whole = mm(small, { start: 0x10000, pages: 256, status: regular | anonymous }, guards);
+  assert.deepEqual(withWholeMappings(shown, [{ start: 0x10000, end: 0x110000 }]), whole);
+  assert.throws(() => withWholeMappings(shown, [{ start: 0x20000, end: 0x120000 }]), {
+    code: 'image-damaged',
+    message: /0x20000/,
+  });
 });
 
-test('an image without guard pages stays as it is where there are none', () => {
-  assert.equal(withGuards(mm({ start: 0x1000, status: 0x201 }), []), undefined);
+test('R06 the mappings with pages of their own, and which of them may be lazy, are those of CRIU', () => {
+  const image = mm(
+    { start: 0x1000, pages: 1, status: regular | anonymous },
+    // Locked memory is not lazy, and a private file mapping is not either.
+    { start: 0x2000, pages: 1, flags: 0x2022, status: regular | anonymous },
+    { start: 0x3000, pages: 1, flags: 0x02, status: regular | (1 << 6) },
+    // Shared memory, the vvar, droppable memory, and a guard have no pages of their own.
+    { start: 0x4000, pages: 1, flags: 0x21, status: regular | (1 << 8) },
+    { start: 0x5000, pages: 1, status: regular | anonymous | (1 << 12) },
+    { start: 0x6000, pages: 1, flags: 0x28, status: regular | anonymous },
+    { start: 0x1000, pages: 1, status: guard },
+  );
+  assert.deepEqual(privateMappings(decodeMappings(image)), [
+    { start: 0x1000, end: 0x2000, lazy: true },
+    { start: 0x2000, end: 0x3000, lazy: false },
+    { start: 0x3000, end: 0x4000, lazy: false },
+  ]);
 });

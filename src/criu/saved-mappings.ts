@@ -1,6 +1,8 @@
 /** The mappings of a process in `mm-PID.img`. */
 
+import { CairnError } from '../errors.ts';
 import { decodeImage, encodeImage } from './image-file.ts';
+import type { ShortenedMapping } from './mapping-cover.ts';
 import type { SavedMapping } from './messages.ts';
 import { decodeMessage, Message } from './protobuf.ts';
 
@@ -53,40 +55,34 @@ export function privateMappings(mappings: readonly SavedMapping[]): PrivateMappi
 
 /** Field of an mm_entry that holds its mappings, and fields of each (CRIU images/mm.proto, vma.proto). */
 const mappingsField = 14;
-const vma = { start: 1, end: 2, offset: 3, sharedId: 4, protection: 5, flags: 6, status: 7, fd: 8 };
-/** -1 as a sint64. */
-const noDescriptor = 1;
+const field = { start: 1, end: 2, status: 7 };
 
 /**
- * The image with other guard pages (MADV_GUARD_INSTALL; `[start, end] …`), which CRIU keeps as mappings of a kind of their own at the end
- * (criu/mem.c: collect_madv_guards). `undefined` if that changes nothing. Pure.
+ * The image with the true ends of mappings of which CRIU has seen only the first page (`MappingCover`). Throws `image-damaged` (permanent) if one of
+ * them is missing. Pure.
  */
-export function withGuards(
+export function withWholeMappings(
   image: Uint8Array,
-  guards: readonly number[],
+  shortened: readonly ShortenedMapping[],
   name = 'mm.img',
-): Uint8Array | undefined {
+): Uint8Array {
   const [message] = decodeImage(image, 'mm', name);
-  if (message === undefined) return undefined;
-  const isGuard = (bytes: Uint8Array) => ((decodeMessage(bytes).uint(vma.status) ?? 0) & area.guard) !== 0;
-  const others = message.fields.filter(
-    ({ number, value }) => number !== mappingsField || !(value instanceof Uint8Array) || !isGuard(value),
-  );
-  if (others.length === message.fields.length && guards.length === 0) return undefined;
-  const changed = new Message(others);
-  for (let i = 0; i < guards.length; i += 2)
-    changed.add(
-      mappingsField,
-      new Message()
-        .set(vma.start, guards[i] as number)
-        .set(vma.end, guards[i + 1] as number)
-        .set(vma.offset, 0)
-        .set(vma.sharedId, 0)
-        .set(vma.protection, 0)
-        .set(vma.flags, 0)
-        .set(vma.status, area.guard)
-        .set(vma.fd, noDescriptor)
-        .encode(),
+  const ends = new Map(shortened.map(({ start, end }) => [start, end]));
+  const fields = (message?.fields ?? []).map((one) => {
+    if (one.number !== mappingsField || !(one.value instanceof Uint8Array)) return one;
+    const mapping = decodeMessage(one.value);
+    const start = mapping.uint(field.start) ?? -1;
+    const end = ends.get(start);
+    if (end === undefined || ((mapping.uint(field.status) ?? 0) & area.guard) !== 0) return one;
+    ends.delete(start);
+    return { ...one, value: mapping.set(field.end, end).encode() };
+  });
+  const [missing] = ends.keys();
+  if (missing !== undefined)
+    throw new CairnError(
+      'permanent',
+      'image-damaged',
+      `Tried to read CRIU image ${name}: the mapping at 0x${missing.toString(16)} is missing.`,
     );
-  return encodeImage('mm', [changed]);
+  return encodeImage('mm', [new Message(fields)]);
 }

@@ -4,7 +4,8 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { Cgroup, findHierarchies } from './cgroups.ts';
+import { findHierarchies } from './cgroup-hierarchies.ts';
+import { Cgroup } from './cgroups.ts';
 import { parseMounts } from './mounts.ts';
 import { readStat } from './process.ts';
 

@@ -370,9 +370,7 @@ export class Unit {
     return JSON.parse(readFileSync(path.join(this.paths.bundle, 'config.json'), 'utf8')) as OciConfiguration;
   }
 
-  /**
-   * What leads out of it, for a checkpoint. Throws `unit-not-running` (argument).
-   */
+  /** What leads out of it, for a checkpoint. Throws `unit-not-running` (argument). */
   async externals(): Promise<UnitExternals> {
     const { pid } = await this.status();
     const stdio = this.stdioKeys();

@@ -14,6 +14,7 @@ import { explainFailure } from '../explain.ts';
 import type { Criu } from '../find.ts';
 import { pagemapId } from '../image-file.ts';
 import { readLog } from '../log.ts';
+import { MappingCover, type ShortenedMapping } from '../mapping-cover.ts';
 import { decodePagemap, encodePagemap, pageFlags, runFields, withLazyPages } from '../pagemap.ts';
 import { StreamCapture } from '../stream-capture.ts';
 import type { SelfCheckingProgram } from './self-checking-program.ts';
@@ -25,19 +26,33 @@ export type Images = Map<string, Buffer>;
 
 /**
  * Dumps with streamer and page socket, reads the lazy pages itself, and returns complete images. `whileFrozen` gets them as CRIU wrote
- * them; the pages of the processes `covered` it was not to see (`coveredCommand`).
+ * them, and what was shortened of the mappings of the processes `covered` (`MappingCover`): then the images are not complete.
  */
 export async function dump(
   t: TestContext,
   criu: Criu,
   subject: SelfCheckingProgram,
-  { whileFrozen, covered = [] }: { whileFrozen?: (images: Images) => void; covered?: readonly number[] } = {},
+  {
+    whileFrozen,
+    covered = [],
+  }: {
+    whileFrozen?: (images: Images, shortened: ReadonlyMap<number, ShortenedMapping[]>) => void;
+    covered?: readonly number[];
+  } = {},
 ): Promise<Images> {
   const chunks = new Map<string, Buffer[]>();
   const [ours, theirs] = socketPair();
   const status = pipe();
   using capture = new StreamCapture(subject.directory);
   capture.watch(status.read);
+  const covers = covered.flatMap((pid) => MappingCover.create(subject.directory, pid) ?? []);
+  const shortened = new Map<number, ShortenedMapping[]>();
+  const serveCovers = () => {
+    for (const cover of covers) {
+      const cut = cover.serve();
+      if (cut !== undefined) shortened.set(cover.cover.pid, cut);
+    }
+  };
   const started = performance.now();
   await using run = new Program(
     coveredCommand(
@@ -53,7 +68,7 @@ export async function dump(
           statusDescriptor: 4,
         }),
       ],
-      covered,
+      covers.map(({ cover }) => cover),
     ),
     { descriptors: [theirs, status.write] },
   );
@@ -73,7 +88,11 @@ export async function dump(
     }
     return false;
   };
-  while (!take(capture.poll(20))) await setImmediate();
+  while (!take(capture.poll(covers.some(({ served }) => !served) ? 1 : 20))) {
+    serveCovers();
+    await setImmediate();
+  }
+  for (const cover of covers) cover[Symbol.dispose]();
   if (said === 0) {
     const failure = { attempt: 'Dump', end: await run.ended, log: readLog(`${subject.directory}/dump.log`) };
     throw explainFailure(failure);
@@ -84,7 +103,7 @@ export async function dump(
 
   const images: Images = new Map();
   for (const [name, parts] of chunks) images.set(name, Buffer.concat(parts));
-  whileFrozen?.(images);
+  whileFrozen?.(images, shortened);
   const bytes = fillLazyPages(images);
   t.diagnostic(
     `images after ${frozenMs.toFixed(0)} ms, ${(bytes / 2 ** 20).toFixed(0)} MiB read from frozen memory`,
