@@ -16,6 +16,7 @@ import type { KnownFile } from './layer-changes.ts';
 import { LayerCapture } from './layer-capture.ts';
 import { canListPages } from './memory-plan.ts';
 import type { MemoryWindows } from './memory-windows.ts';
+import { cannotBeSaved, deadlinePassed } from './checkpoint-errors.ts';
 import { describeObstacle } from './obstacles.ts';
 import { type Preflight, preflightUnit } from './preflight.ts';
 import { preSave, preSaveFromBytes } from './pre-save.ts';
@@ -232,7 +233,7 @@ export class CheckpointRun implements AsyncDisposable {
           op: 'listen',
           directory,
           wakeFd,
-          cover: canListPages() ? preflight.large : [],
+          cover: canListPages() ? preflight.covered : [],
         }),
     );
     dump
@@ -385,22 +386,4 @@ const criuEndMs = 1000;
 /** Where CRIU's socket, log and statistics are during a dump. */
 export function dumpDirectory(unit: Unit): string {
   return path.join(unit.paths.run, 'dump');
-}
-
-function deadlinePassed(ms: number): CairnError {
-  return new CairnError(
-    'temporary',
-    'deadline-passed',
-    `the checkpoint was not complete after ${ms} ms; the job runs on`,
-    {
-      remedy: 'allow more time with --timeout, or look at `cairn checkpoint --dry-run`',
-    },
-  );
-}
-
-function cannotBeSaved(preflight: Preflight): CairnError {
-  return new CairnError('permanent', 'cannot-be-saved', 'the job uses something that cannot be saved', {
-    lines: preflight.obstacles.map(describeObstacle),
-    remedy: 'the lines say what helps; `cairn checkpoint --dry-run` tells whether it did',
-  });
 }

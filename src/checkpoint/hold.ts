@@ -1,10 +1,8 @@
 import { statSync } from 'node:fs';
+import { asynchronousRing } from '../criu/asynchronous-io.ts';
 import { readDescriptors } from '../linux/process-descriptors.ts';
 import { readMaps } from '../linux/process-maps.ts';
 import { unlessGone } from '../linux/process.ts';
-
-/** How the ring of io_setup(2) is called in the list of mappings. */
-export const asynchronousRing = '/[aio]';
 
 /**
  * Whether a dump of these processes has to hold at `post-dump` (see `DumpHook`) until the layers are read, because
@@ -35,4 +33,9 @@ function mappingsHold(pid: number): boolean {
 
 function hasLinks(path: string): boolean {
   return (unlessGone(() => statSync(path).nlink) ?? 0) > 0;
+}
+
+/** Whether a process has a ring for asynchronous I/O. */
+export function hasRing(pid: number): boolean {
+  return (readMaps(pid) ?? []).some(({ path }) => path === asynchronousRing);
 }

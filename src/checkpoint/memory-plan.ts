@@ -1,11 +1,11 @@
 import { closeSync, openSync } from 'node:fs';
 import { systemCode } from '../errors.ts';
+import { asynchronousRing } from '../criu/asynchronous-io.ts';
 import type { PrivateMapping } from '../criu/saved-mappings.ts';
 import { pageFlags } from '../criu/pagemap.ts';
 import { pageIs, scanPages } from '../linux/memory.ts';
 import { readStackPointers } from '../linux/process.ts';
 import { readMaps } from '../linux/process-maps.ts';
-import { asynchronousRing } from './hold.ts';
 import { type MemorySegments, pageSize, planSegments, runFields } from './memory-segments.ts';
 import { appendRun, joinRuns, RunCursor, withoutLazyAt } from './page-runs.ts';
 

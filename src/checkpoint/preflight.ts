@@ -5,15 +5,18 @@ import { runProgram } from '../linux/run-program.ts';
 import type { Unit } from '../units/unit.ts';
 import { findObstacles, type Obstacle } from './obstacles.ts';
 import { readUnitResources } from './unit-resources.ts';
-import { hasToHold } from './hold.ts';
+import { hasRing, hasToHold } from './hold.ts';
 
 /** What a look at a running unit tells about a checkpoint of it (R18, H08). */
 export interface Preflight {
   rootPid: number;
   /** Processes that will be saved. */
   pids: number[];
-  /** Those of them that have, or have reserved, so much memory that it is worth while to spare CRIU the sight; see `MappingCover`. */
-  large: number[];
+  /**
+   * Those of them whose mappings CRIU is shown by a `MappingCover`: they have, or have reserved, so much memory that it is worth while to spare CRIU the
+   * sight, or use asynchronous I/O.
+   */
+  covered: number[];
   /** Whether CRIU has to stop half-way, so that files and memory are read later; see `hasToHold`. */
   hold: boolean;
   obstacles: Obstacle[];
@@ -76,8 +79,8 @@ export async function preflightUnit(
   return {
     rootPid: status.pid,
     pids,
-    large: sizes.flatMap(({ pid, savedBytes, reservedBytes }) =>
-      savedBytes >= largeBytes || reservedBytes >= largeReservedBytes ? [pid] : [],
+    covered: sizes.flatMap(({ pid, savedBytes, reservedBytes }) =>
+      savedBytes >= largeBytes || reservedBytes >= largeReservedBytes || hasRing(pid) ? [pid] : [],
     ),
     hold: hasToHold(pids),
     obstacles,

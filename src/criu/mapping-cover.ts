@@ -3,6 +3,7 @@ import path from 'node:path';
 import { systemCode } from '../errors.ts';
 import { WriteLease } from '../linux/lease.ts';
 import { unlessGone } from '../linux/process.ts';
+import { awaitRings } from './asynchronous-io.ts';
 import type { Cover } from './covered-command.ts';
 
 /** A mapping of which CRIU has seen only the first page. */
@@ -24,7 +25,8 @@ const shownBytes = 4096;
  * knows which pages there are, so all this is for nothing. With mappings of one page it takes no time; their true ends are put into
  * `mm-PID.img` afterwards (`withWholeMappings`).
  *
- * The file has a lease: CRIU waits at its open, at a moment when the process is stopped, until it has been written. If this daemon dies, CRIU reads
+ * The file has a lease: CRIU waits at its open, at a moment when the process is stopped, until it has been written, and until requests of
+ * asynchronous I/O have completed. If this daemon dies, CRIU reads
  * an empty file, and gives up.
  */
 export class MappingCover implements Disposable {
@@ -55,11 +57,13 @@ export class MappingCover implements Disposable {
     return this.#served;
   }
 
-  /** If CRIU waits for it: lets it go on, and returns what was shortened. */
+  /** If CRIU waits for it: lets it go on, and returns what was shortened. Throws `asynchronous-io` (temporary); see `awaitRings`. */
   serve(): ShortenedMapping[] | undefined {
     if (this.#served || !this.#lease.wanted) return undefined;
     const { pid, fd } = this.cover;
-    const shown = shortenMappings(unlessGone(() => readFileSync(`/proc/${pid}/smaps`, 'utf8')) ?? '');
+    const smaps = unlessGone(() => readFileSync(`/proc/${pid}/smaps`, 'utf8')) ?? '';
+    awaitRings(pid, smaps);
+    const shown = shortenMappings(smaps);
     writeSync(fd, shown.text);
     this.#served = true;
     this.#lease.release();

@@ -53,6 +53,7 @@ export const probes: readonly Probe[] = [
   { title: 'R08 unlinked file of 1 GiB', program: 'unlinked-file', arguments: ['1024'], heavy: true },
   { title: 'R08 unlinked file of 2 GiB', program: 'unlinked-file', arguments: ['2048'], heavy: true },
   { title: 'R09 files opened for append and write', program: 'files-written' },
+  { title: 'R09 asynchronous I/O under way', program: 'asynchronous-io' },
   { title: 'R13 pipes and FIFOs with data in flight', program: 'pipes' },
   { title: 'R13 socket pairs with data and descriptors in flight', program: 'socketpairs' },
   { title: 'R14 handlers, masks, pending signals, alternate stack', program: 'signals' },
