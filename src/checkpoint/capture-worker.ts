@@ -4,8 +4,8 @@ import { parentPort } from 'node:worker_threads';
 import { type CaptureEvent as StreamEvent, StreamCapture } from '../criu/stream-capture.ts';
 import { MappingCover } from '../criu/mapping-cover.ts';
 import { CairnError, systemCode } from '../errors.ts';
-import { Gmac } from '../linux/gmac.ts';
-import { read } from '../linux/libc.ts';
+import { Gmac, gmacKeyBytes } from '../linux/gmac.ts';
+import { libc, read } from '../linux/libc.ts';
 import { returnFreeMemory } from '../linux/memory.ts';
 import { ChunkListBuilder } from '../store/chunk-list.ts';
 import { ChunkReader } from '../store/chunk-reader.ts';
@@ -38,6 +38,10 @@ const segmentBuffer = new SegmentBuffer();
 let capture: StreamCapture | undefined;
 let collected: ImageCollector | undefined;
 let covers: MappingCover[] = [];
+
+// Bound now, not while somebody is frozen; and a thread that is ended while Node.js binds functions takes the process with it.
+libc();
+new Gmac(new Uint8Array(gmacKeyBytes))[Symbol.dispose]();
 
 port.on('message', ({ id, request }: { id: number; request: CaptureRequest }) => {
   const tell = (event: CaptureEvent) => port.postMessage({ id, kind: 'event', event } satisfies CaptureReply);
