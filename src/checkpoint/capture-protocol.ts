@@ -36,8 +36,8 @@ export type CaptureRequest =
     }
   /** Allocates and touches staging memory, so that no page fault is paid while the unit is frozen. */
   | { op: 'reserve'; bytes: number }
-  /** Which private anonymous pages a process has, cut into segments. */
-  | { op: 'plan-memory'; pid: number; frozen: boolean }
+  /** Which private anonymous pages a process has, cut into segments; `expected`: what is thought of a frozen one, so that it need not be asked for. */
+  | { op: 'plan-memory'; pid: number; frozen: boolean; expected?: MemorySegments }
   /** The page map of a process of which CRIU did not see all; see `listPages`. */
   | {
       op: 'list-pages';
@@ -54,6 +54,8 @@ export type CaptureRequest =
       next: SharedCounter;
       mode: CaptureMode;
       known: MemoryWindows | undefined;
+      /** Pages may be gone: their segments are left out. */
+      lenient: boolean;
     }
   /** Binds CRIU's image streamer socket in `directory`, and makes covers for the mappings of the processes `cover`; answered when CRIU may start. */
   | { op: 'listen'; directory: string; wakeFd: number; cover: readonly number[] }

@@ -23,7 +23,7 @@ import { ImageCollector } from './image-collector.ts';
 import { readFiles, type StreamSink } from './layer-read.ts';
 import { restoreLayer } from './layer-restore.ts';
 import { scanLayer } from './layer-scan.ts';
-import { listPages, planMemory } from './memory-plan.ts';
+import { listPages, planExpected, planMemory } from './memory-plan.ts';
 import { MemoryReader, SegmentBuffer, type WindowVisitor } from './memory-read.ts';
 import { pageSize, planSegments } from './memory-segments.ts';
 import { countPages, type MemoryWindows, WindowLookup, WindowRecorder } from './memory-windows.ts';
@@ -67,7 +67,9 @@ function answer(request: CaptureRequest, tell: (event: CaptureEvent) => void): u
       current().reserve(request.bytes);
       return undefined;
     case 'plan-memory':
-      return planMemory(request.pid, request.frozen);
+      return request.expected === undefined
+        ? planMemory(request.pid, request.frozen)
+        : planExpected(request.pid, request.expected);
     case 'list-pages':
       return listPages(request.pid, request.mappings, request.plan, request.listed);
     case 'read-memory':
@@ -160,14 +162,14 @@ function openSink(mode: CaptureMode): StreamSink {
  * still has it.
  */
 function readSegments(
-  { pid, segments, next, mode, known }: Extract<CaptureRequest, { op: 'read-memory' }>,
+  { pid, segments, next, mode, known, lenient }: Extract<CaptureRequest, { op: 'read-memory' }>,
   tell: (event: CaptureEvent) => void,
 ): MemoryWindows {
   if (tagKey === undefined) throw new Error('no snapshot has begun in this worker');
   using gmac = new Gmac(tagKey);
   const target = current();
   using reader = new MemoryReader(pid, segmentBuffer);
-  const recorder = new WindowRecorder();
+  const recorder = new WindowRecorder(segments.runs);
   const lookup = known === undefined ? undefined : new WindowLookup(known);
   let told = 0;
   const visit: WindowVisitor = (address, pages, lazy, bytes) => {
@@ -200,8 +202,8 @@ function readSegments(
     try {
       reader.readSegment(segments.runs, from, to, visit);
     } catch (error) {
-      // While the process runs, what was planned may be gone; the rest of it is worth reading all the same.
-      if (mode === 'stage' || systemCode(error) === 'ESRCH' || error instanceof CairnError) throw error;
+      // What was planned while the process runs may be gone; the rest of it is worth reading all the same.
+      if (!lenient || systemCode(error) === 'ESRCH' || error instanceof CairnError) throw error;
     }
     if (told >= progressBytes) {
       tell({ kind: 'progress', bytes: told });

@@ -15,6 +15,7 @@ import { FrozenCapture, type FrozenUnit } from './frozen-capture.ts';
 import type { KnownFile } from './layer-changes.ts';
 import { LayerCapture } from './layer-capture.ts';
 import { canListPages } from './memory-plan.ts';
+import type { MemorySegments } from './memory-segments.ts';
 import type { MemoryWindows } from './memory-windows.ts';
 import { cannotBeSaved, deadlinePassed } from './checkpoint-errors.ts';
 import { describeObstacle } from './obstacles.ts';
@@ -59,6 +60,8 @@ export class CheckpointRun implements AsyncDisposable {
   #before: UnitMemory | undefined;
   /** What is known of the memory of each process. */
   #known: Map<number, MemoryWindows>;
+  /** Pages of each process when it was saved in advance. */
+  #expected: ReadonlyMap<number, MemorySegments> = new Map();
   /** For the next checkpoint of the unit. */
   memory!: UnitMemory;
 
@@ -171,12 +174,14 @@ export class CheckpointRun implements AsyncDisposable {
     const { memoryBytes } = preflight.estimate;
     const memory = this.#request.preSave && memoryBytes >= preSaveFromBytes;
     this.#phase('pre-save');
-    if (this.#request.preSave)
-      await preSave(this.#workers, preflight.pids, layers, {
+    if (this.#request.preSave) {
+      const saved = await preSave(this.#workers, preflight.pids, layers, {
         memory: memory ? this.#known : undefined,
         onBytes: this.#counting('pre-save', memoryBytes + preflight.estimate.layerBytes),
         signal: this.#signal,
       });
+      this.#expected = saved.pages;
+    }
     this.#signal.throwIfAborted();
     await this.#reserve(memory ? Math.ceil(memoryBytes / 8) : memoryBytes);
     timings.preSaveMs = performance.now() - started;
@@ -206,7 +211,7 @@ export class CheckpointRun implements AsyncDisposable {
       this.#workers,
       preflight.rootPid,
       layers,
-      { bytes: preflight.estimate.memoryBytes, known: this.#known },
+      { bytes: preflight.estimate.memoryBytes, known: this.#known, expected: this.#expected },
       this.#counting('dump', preflight.estimate.memoryBytes),
     );
     await using dump = await DumpProcess.start(

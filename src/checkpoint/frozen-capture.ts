@@ -11,7 +11,7 @@ import type { DumpProcess } from './dump-process.ts';
 import { type LayerCapture, sharedWritableFiles } from './layer-capture.ts';
 import type { MemoryPlan } from './memory-plan.ts';
 import { type MemorySegments, pageSize, planSegments } from './memory-segments.ts';
-import { runsToRead, type MemoryWindows } from './memory-windows.ts';
+import { countWindows, type MemoryWindows, runsToRead, unreadRuns } from './memory-windows.ts';
 import { SharedReading } from './shared-reading.ts';
 
 /** Memory of one process at the moment of the checkpoint. */
@@ -47,6 +47,8 @@ export interface MemoryForecast {
   bytes: number;
   /** What was read of each process before, by host PID. */
   known: ReadonlyMap<number, MemoryWindows>;
+  /** The pages that each is expected to have. */
+  expected: ReadonlyMap<number, MemorySegments>;
 }
 
 interface EarlyReading {
@@ -158,10 +160,16 @@ export class FrozenCapture {
       if (this.#stopped) return;
       if (this.#arrived.has(pid)) continue;
       const early = (async () => {
-        const plan = await first.request({ op: 'plan-memory', pid, frozen: true });
+        const expected = this.#memory.expected.get(pid);
+        const plan = await first.request({
+          op: 'plan-memory',
+          pid,
+          frozen: true,
+          ...(expected && { expected }),
+        });
         if (plan === undefined || plan.segments.pages === 0 || this.#stopped) return undefined;
         const workers = this.#written ? readers : readers.slice(0, beside);
-        const reading = this.#read(workers, pid, plan.segments);
+        const reading = this.#read(workers, pid, plan.segments, expected !== undefined);
         this.#current = reading;
         return { plan, reading };
       })().catch(() => undefined);
@@ -192,12 +200,15 @@ export class FrozenCapture {
     await this.#cured;
     const planned = await early?.reading.result().catch(() => undefined);
     // What could not be read by the plan is read by the page map.
-    const wanted = early !== undefined && planned === undefined ? segments : rest;
+    const wanted =
+      early === undefined || isComplete(early, planned)
+        ? rest
+        : planSegments(unreadRuns(runs, planned ?? []));
     const { readers } = this.#workers;
     const few = wanted.pages * pageSize <= oneReaderBytes;
-    const readings = planned === undefined ? [] : [planned];
+    const readings = [...(planned ?? [])];
     if (wanted.pages > 0)
-      readings.push(await this.#read(few ? readers.slice(0, 1) : readers, pid, wanted).result());
+      readings.push(...(await this.#read(few ? readers.slice(0, 1) : readers, pid, wanted, false).result()));
     return { pid, unitPid, pagesId, runs, readings, ...(mappingsImage && { mappingsImage }) };
   }
 
@@ -220,15 +231,24 @@ export class FrozenCapture {
       op: 'list-pages',
       pid,
       mappings: mappings.filter(({ start }) => starts.has(start)),
-      plan: plan && { runs: plan.segments.runs, ranges: plan.ranges },
+      plan:
+        plan === undefined || plan.ranges.length === 0
+          ? undefined
+          : { runs: plan.segments.runs, ranges: plan.ranges },
       listed: listed.runs,
     });
     if (segments === undefined) throw vanished(unitPid);
     return { segments, mappingsImage };
   }
 
-  #read(workers: readonly CaptureWorker[], pid: number, segments: MemorySegments): SharedReading {
-    const reading = new SharedReading(pid, segments, this.#memory.known.get(pid), this.#onBytes);
+  #read(
+    workers: readonly CaptureWorker[],
+    pid: number,
+    segments: MemorySegments,
+    lenient: boolean,
+  ): SharedReading {
+    const known = this.#memory.known.get(pid);
+    const reading = new SharedReading(pid, segments, { known, lenient }, this.#onBytes);
     this.#readings.push(reading);
     if (this.#stopped) reading.stop();
     for (const worker of workers) reading.join(worker);
@@ -250,6 +270,12 @@ export class FrozenCapture {
     }
     return layers;
   }
+}
+
+/** Whether all windows of a plan were read. */
+function isComplete({ plan }: EarlyReading, read: readonly MemoryWindows[] | undefined): boolean {
+  const windows = (read ?? []).reduce((sum, { pages }) => sum + pages.length, 0);
+  return windows === countWindows(plan.segments.runs);
 }
 
 function vanished(unitPid: number): CairnError {

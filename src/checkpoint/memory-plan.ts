@@ -16,7 +16,7 @@ const regionsAtOnce = 1 << 14;
 /** What `planMemory` found. */
 export interface MemoryPlan {
   segments: MemorySegments;
-  /** Where it has looked: `[start, end] …`, ascending, neighbours joined. */
+  /** Where these are all pages: `[start, end] …`, ascending, neighbours joined. */
   ranges: number[];
 }
 
@@ -37,6 +37,16 @@ export function planMemory(pid: number, frozen: boolean): MemoryPlan | undefined
       scan(ranges[i] as number, ranges[i + 1] as number, pageFlags.lazy, runs);
     return { segments: planSegments(runs), ranges };
   });
+}
+
+/** As `planMemory` of a frozen process, from pages that are expected: they may not be there, and there may be others. */
+export function planExpected(pid: number, expected: MemorySegments): MemoryPlan {
+  const quiet = quietMappings(pid);
+  const pages = new RunCursor(expected.runs);
+  const runs: number[] = [];
+  for (let i = 0; i < quiet.length; i += 2)
+    pages.copy(quiet[i] as number, quiet[i + 1] as number, pageFlags.lazy, runs);
+  return { segments: planSegments(runs), ranges: [] };
 }
 
 /** Whether this kernel tells the pages of a process; without that nothing is planned. */

@@ -4,9 +4,11 @@ import fc from 'fast-check';
 import { pageSize, windowSize } from './memory-segments.ts';
 import {
   assemble,
+  countWindows,
   type MemoryWindows,
   mergeWindows,
   runsToRead,
+  unreadRuns,
   WindowLookup,
   WindowRecorder,
   windowsOf,
@@ -18,7 +20,9 @@ const lazy = 2;
 function records(
   list: readonly { window: number; pages: number; zeros?: number; id?: number }[],
 ): MemoryWindows {
-  const recorder = new WindowRecorder();
+  const recorder = new WindowRecorder(
+    Float64Array.from(list.flatMap(({ window }) => [window * windowSize, 16, lazy])),
+  );
   for (const { window, pages, zeros = 0, id = 1 } of list) {
     recorder.push(new Uint8Array(32).fill(id));
     recorder.add(window * windowSize, pages, zeros, Int32Array.of(window, pages, id, 7));
@@ -162,6 +166,28 @@ test('what a plan lacks, or has of other pages, is read again, and the two toget
         [...result.windows.addresses],
         wanted.map(({ address }) => address),
       );
+    }),
+  );
+});
+
+test('what was planned and not read after all is found, and only that', () => {
+  fc.assert(
+    fc.property(pagemaps, fc.infiniteStream(fc.integer({ min: 0, max: 3 })), (runs, choices) => {
+      const read: Parameters<typeof records>[0][number][][] = [[], []];
+      const missing: ReturnType<typeof windowsOf> extends Generator<infer W> ? W[] : never = [];
+      let count = 0;
+      for (const wanted of windowsOf(runs)) {
+        count++;
+        const window = wanted.address / windowSize;
+        const kind = choices.next().value as number;
+        if (kind < 2) read[kind]?.push({ window, pages: wanted.pages });
+        else missing.push(wanted);
+        // Other pages, as they were before.
+        if (kind === 3) read[0]?.push({ window, pages: wanted.pages ^ 1 || 2 });
+      }
+      assert.equal(countWindows(runs), count);
+      const readings = read.map((list) => records(list));
+      assert.deepEqual([...windowsOf(Float64Array.from(unreadRuns(runs, readings)))], missing);
     }),
   );
 });

@@ -48,9 +48,17 @@ function copyRecords(from: MemoryWindows, start: number, count: number, to: Memo
 
 /** Collects records; as a sink it takes the one chunk of the record that comes next. */
 export class WindowRecorder implements ChunkSink {
-  #windows = allocate(1024);
+  readonly #windows: MemoryWindows;
   #count = 0;
   readonly #id = new Uint8Array(chunkIdBytes);
+
+  /** With room for the windows of `runs`: memory that is not used is never touched, so that it costs nothing. */
+  constructor(runs: Float64Array) {
+    let room = 0;
+    for (let r = 0; r < runs.length; r += runFields)
+      room += Math.ceil((runs[r + 1] as number) / windowPages) + 1;
+    this.#windows = allocate(room);
+  }
 
   push(id: Uint8Array): void {
     this.#id.set(id);
@@ -63,11 +71,6 @@ export class WindowRecorder implements ChunkSink {
   /** Adds a record with the chunk that was pushed last. */
   add(address: number, pages: number, zeros: number, tag: Int32Array): void {
     const at = this.#count++;
-    if (at === this.#windows.pages.length) {
-      const larger = allocate(at * 2);
-      copyRecords(this.#windows, 0, at, larger, 0);
-      this.#windows = larger;
-    }
     this.#windows.addresses[at] = address;
     this.#windows.pages[at] = pages;
     this.#windows.zeros[at] = zeros;
@@ -75,10 +78,17 @@ export class WindowRecorder implements ChunkSink {
     this.#windows.ids.set(this.#id, at * chunkIdBytes);
   }
 
+  /** The records, in place. */
   build(): MemoryWindows {
-    const exact = allocate(this.#count);
-    copyRecords(this.#windows, 0, this.#count, exact, 0);
-    return exact;
+    const { addresses, pages, zeros, tags, ids } = this.#windows;
+    const count = this.#count;
+    return {
+      addresses: addresses.subarray(0, count),
+      pages: pages.subarray(0, count),
+      zeros: zeros.subarray(0, count),
+      tags: tags.subarray(0, count * tagWords),
+      ids: ids.subarray(0, count * chunkIdBytes),
+    };
   }
 }
 
@@ -218,11 +228,33 @@ export function runsToRead(runs: Float64Array, planned: Float64Array): number[] 
       (found.lazy & ~wanted.lazy) === 0
     )
       continue;
-    for (let page = 0; page < windowPages; page++)
-      if ((wanted.pages >> page) & 1)
-        appendPage(missing, wanted.address + page * pageSize, (wanted.lazy >> page) & 1 ? pageFlags.lazy : 0);
+    appendWindow(missing, wanted);
   }
   return missing;
+}
+
+function appendWindow(runs: number[], { address, pages, lazy }: WantedWindow): void {
+  for (let page = 0; page < windowPages; page++)
+    if ((pages >> page) & 1)
+      appendPage(runs, address + page * pageSize, (lazy >> page) & 1 ? pageFlags.lazy : 0);
+}
+
+/** The runs of a page map of which no reading has a good record; whole windows. */
+export function unreadRuns(runs: Float64Array, readings: readonly MemoryWindows[]): number[] {
+  const sources = readings.map((windows) => ({ windows, lookup: new WindowLookup(windows) }));
+  const missing: number[] = [];
+  for (const wanted of windowsOf(runs)) {
+    if (sources.some(({ windows, lookup }) => fits(windows, lookup.find(wanted.address), wanted))) continue;
+    appendWindow(missing, wanted);
+  }
+  return missing;
+}
+
+/** How many windows a page map has. */
+export function countWindows(runs: Float64Array): number {
+  let count = 0;
+  for (const _ of windowsOf(runs)) count++;
+  return count;
 }
 
 /** The memory of one process: which pages it has and the chunks that hold them, in the same order. */

@@ -1,6 +1,7 @@
 import { CairnError } from '../errors.ts';
 import type { CaptureSet } from './capture-pool.ts';
 import { type LayerCapture, newCounter, sharedWritableFiles, stopCounter } from './layer-capture.ts';
+import type { MemorySegments } from './memory-segments.ts';
 import { type MemoryWindows, mergeWindows } from './memory-windows.ts';
 
 /** Less memory than this is read while frozen as quickly as it could be compared. */
@@ -9,6 +10,8 @@ export const preSaveFromBytes = 32 * 1024 * 1024;
 export interface PreSave {
   memoryBytes: number;
   layerBytes: number;
+  /** The pages that each process had, by its PID. */
+  pages: Map<number, MemorySegments>;
 }
 
 /**
@@ -27,7 +30,7 @@ export async function preSave(
   },
 ): Promise<PreSave> {
   const { onBytes, signal } = options;
-  const result: PreSave = { memoryBytes: 0, layerBytes: 0 };
+  const result: PreSave = { memoryBytes: 0, layerBytes: 0, pages: new Map() };
   const counters: ReturnType<typeof newCounter>[] = [];
   const stop = () => {
     for (const counter of counters) stopCounter(counter);
@@ -40,15 +43,19 @@ export async function preSave(
       const plan = await workers.stream.request({ op: 'plan-memory', pid, frozen: false });
       if (plan === undefined || plan.segments.pages === 0) continue;
       const { segments } = plan;
+      result.pages.set(pid, segments);
       const next = newCounter();
       counters.push(next);
       const known = options.memory?.get(pid);
       const reading = workers.readers.map((worker) =>
-        worker.request({ op: 'read-memory', pid, segments, next, mode: 'write', known }, (event) => {
-          if (event.kind !== 'progress') return;
-          result.memoryBytes += event.bytes;
-          onBytes(event.bytes);
-        }),
+        worker.request(
+          { op: 'read-memory', pid, segments, next, mode: 'write', known, lenient: true },
+          (event) => {
+            if (event.kind !== 'progress') return;
+            result.memoryBytes += event.bytes;
+            onBytes(event.bytes);
+          },
+        ),
       );
       // A process that ends, or unmaps what is being read, is no failure: it is not frozen yet. A full store is one.
       const parts: MemoryWindows[] = [];

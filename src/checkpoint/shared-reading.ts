@@ -1,28 +1,30 @@
 import type { CaptureWorker } from './capture-pool.ts';
 import { newCounter, stopCounter } from './layer-capture.ts';
 import type { MemorySegments } from './memory-segments.ts';
-import { type MemoryWindows, mergeWindows } from './memory-windows.ts';
+import type { MemoryWindows } from './memory-windows.ts';
 
 /** The memory of one frozen process, read by workers that take turns; more of them can join at any time. */
 export class SharedReading {
   readonly #pid: number;
   readonly #segments: MemorySegments;
   readonly #known: MemoryWindows | undefined;
+  readonly #lenient: boolean;
   readonly #onBytes: (bytes: number) => void;
   readonly #next = newCounter();
-  #result: Promise<MemoryWindows> | undefined;
+  #result: Promise<MemoryWindows[]> | undefined;
   readonly #parts = new Map<CaptureWorker, Promise<MemoryWindows>>();
 
-  /** `known`: what was read of the process before. */
+  /** `known`: what was read of the process before. `lenient`: pages may be gone. */
   constructor(
     pid: number,
     segments: MemorySegments,
-    known: MemoryWindows | undefined,
+    { known, lenient }: { known: MemoryWindows | undefined; lenient: boolean },
     onBytes: (bytes: number) => void,
   ) {
     this.#pid = pid;
     this.#segments = segments;
     this.#known = known;
+    this.#lenient = lenient;
     this.#onBytes = onBytes;
   }
 
@@ -37,6 +39,7 @@ export class SharedReading {
         next: this.#next,
         mode: 'stage',
         known: this.#known,
+        lenient: this.#lenient,
       },
       (event) => {
         if (event.kind === 'progress') this.#onBytes(event.bytes);
@@ -47,17 +50,17 @@ export class SharedReading {
     this.#parts.set(worker, part);
   }
 
-  /** Everything, when nobody reads any more. */
-  result(): Promise<MemoryWindows> {
+  /** What each worker has read, when nobody reads any more. */
+  result(): Promise<MemoryWindows[]> {
     this.#result ??= this.#collect();
     return this.#result;
   }
 
-  async #collect(): Promise<MemoryWindows> {
+  async #collect(): Promise<MemoryWindows[]> {
     const read: MemoryWindows[] = [];
     // The map grows while it is walked.
     for (const part of this.#parts.values()) read.push(await part);
-    return mergeWindows(read);
+    return read;
   }
 
   stop(): void {

@@ -88,6 +88,9 @@ export async function restoreUnit(plan: MonitorPlan, file: string): Promise<Star
   }
 }
 
+/** How long the end of a restore is waited for when its memory cannot come. */
+const restoreEndMs = 1000;
+
 /** What gives CRIU its images. */
 interface Images {
   directory: string;
@@ -167,7 +170,12 @@ async function runCriu(
   const end = await Promise.race([
     criu.ended,
     ...(images.serving === undefined ? [] : [images.serving.failed]),
-  ]);
+  ]).catch(async (error: unknown) => {
+    // `criu lazy-pages` gives up when the restore has failed, and may be the first of whom that is heard.
+    const ended = images.lazy === undefined ? undefined : await criu.waitFor(restoreEndMs);
+    if (ended === undefined || ended.exitCode === 0 || ended.signal !== undefined) throw error;
+    throw criuFailure(path.join(directory, 'restore.log'), ended);
+  });
   if (end.exitCode !== 0) {
     // A thread that could not give what was asked for is the cause, and CRIU's complaint only follows from it.
     await images.serving?.settled(200);
