@@ -1,11 +1,19 @@
 import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
+import { constants, readdirSync, rmSync } from 'node:fs';
 import { chmod, mkdir, open, rename, stat, unlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { CairnError, messageOf, systemCode } from '../errors.ts';
 
 /** Suffix of files that are being written; at open the only writer removes what a dead one left. */
 export const unfinishedSuffix = '.tmp';
+
+/** Removes what somebody who is dead has left of writing a file (`writeDurably`). */
+export function removeUnfinished(path: string): void {
+  const directory = dirname(path);
+  for (const name of readdirSync(directory))
+    if (name.startsWith(`.${basename(path)}.`) && name.endsWith(unfinishedSuffix))
+      rmSync(join(directory, name), { force: true });
+}
 
 /** Creates a directory with mode 0700 (and its parents), durable; an existing one gets the mode. */
 export async function ensureDirectory(path: string): Promise<void> {

@@ -85,12 +85,15 @@ export class MonitorLauncher implements Disposable {
 
   #spawn(mode: readonly string[]): WaitingMonitor {
     const program = path.join(import.meta.dirname, 'monitor.ts');
-    return spawn(this.#node, [...nodeFlags, program, ...mode], {
+    const child = spawn(this.#node, [...nodeFlags, program, ...mode], {
       stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
       detached: true,
       cwd: '/',
       env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
     });
+    // One that is killed before it has read its order resets the connection. That it has ended its closing tells.
+    (child.stdio[3] as Duplex | null)?.on('error', () => {});
+    return child;
   }
 
   #replenish(): void {
@@ -176,7 +179,7 @@ export function connectMonitor(socketPath: string): Promise<Socket | undefined> 
   return new Promise((resolve, reject) => {
     const socket = createConnection(socketPath);
     socket.once('connect', () => resolve(socket));
-    socket.once('error', (error) => {
+    socket.on('error', (error) => {
       if (['ENOENT', 'ECONNREFUSED'].includes(systemCode(error) ?? '')) resolve(undefined);
       else reject(error);
     });
