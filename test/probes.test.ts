@@ -29,9 +29,14 @@ describe('probes', { concurrency: 2 }, () => {
   for (const probe of probes) {
     // What `restart --lazy` does differently is memory; these have something in every kind of it.
     if (
-      !['memory-private', 'memory-shared', 'memory-files', 'thread-registers', 'counter.mjs'].includes(
-        probe.program,
-      )
+      ![
+        'memory-private',
+        'shifting-memory',
+        'memory-shared',
+        'memory-files',
+        'thread-registers',
+        'counter.mjs',
+      ].includes(probe.program)
     )
       continue;
     it(`${probe.title}, with restart --lazy`, async () => {

@@ -4,6 +4,7 @@ import { type Criu, findCriu } from '../criu/find.ts';
 import { endLeftoverCriu, leftoverCriu } from '../criu/leftovers.ts';
 import { readTree } from '../linux/process.ts';
 import type { Store } from '../store/store.ts';
+import { HeldUserfaultfds } from '../units/held-userfaultfds.ts';
 import type { Unit } from '../units/unit.ts';
 import type { Units } from '../units/units.ts';
 import { CapturePool } from './capture-pool.ts';
@@ -68,6 +69,7 @@ export class Checkpointer implements AsyncDisposable {
     else {
       const held = new AsyncDisposableStack();
       held.use(this.#store.pin(from.jobId, from.sequence));
+      held.use(new HeldUserfaultfds(unit.paths));
       releaseWhenWhole(unit, held);
     }
   }

@@ -8,6 +8,7 @@ import type { Store } from '../store/store.ts';
 import type { ExternalMount } from '../units/external-mounts.ts';
 import { type RestorePlan, removeRestorePlan, writeRestorePlan } from '../units/restore-file.ts';
 import { parseUnitSpec, type UnitSpec } from '../units/spec.ts';
+import { HeldUserfaultfds } from '../units/held-userfaultfds.ts';
 import type { Unit } from '../units/unit.ts';
 import type { Units } from '../units/units.ts';
 import type { CapturePool } from './capture-pool.ts';
@@ -74,6 +75,7 @@ export class UnitRestarter {
       request.signal.throwIfAborted();
       const file = path.join(unit.paths.run, 'restore.json');
       writeRestorePlan(file, this.#restorePlan(criu, unit, image, request));
+      if (request.lazy) held.use(new HeldUserfaultfds(unit.paths));
       try {
         await unit.launch({ kind: 'restore', file });
       } finally {

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { dumpCommand } from './dump-command.ts';
-import { lazyPagesCommand } from './lazy-pages-command.ts';
 import { restoreCommand } from './restore-command.ts';
 
 test('a small dump', () => {
@@ -65,14 +64,4 @@ test('a restore with descriptors, and one that waits for no memory', () => {
     ),
   );
   assert.ok(text.includes('--file-validation filesize --join-ns net:/run/netns/x'));
-  assert.equal(
-    lazyPagesCommand({
-      imageDirectory: '/i',
-      workDirectory: '/w',
-      logFile: 'l',
-      pageServerSocket: 3,
-      statusDescriptor: 4,
-    }).join(' '),
-    'lazy-pages --no-default-config --images-dir /i --work-dir /w --log-file l --verbosity=1 --page-server --ps-socket 3 --status-fd 4',
-  );
 });

@@ -18,14 +18,14 @@ async function stopped(...words: string[]): Promise<Program> {
 test('H08 what a killed CRIU leaves behind is known by its directory and ended, and nothing else is', async (t) => {
   const directory = mkdtempSync(path.join(tmpdir(), 'cairn-'));
   t.after(() => rmSync(directory, { recursive: true }));
-  await using left = await stopped('criu', 'lazy-pages', '--images-dir', directory);
-  await using elsewhere = await stopped('criu', 'lazy-pages', '--images-dir', `${directory}2`);
+  await using left = await stopped('criu', 'restore', '--images-dir', directory);
+  await using elsewhere = await stopped('criu', 'restore', '--images-dir', `${directory}2`);
   await using other = await stopped('criu', 'dump', '--images-dir', directory);
   assert.deepEqual(
-    leftoverCriu(directory, ['restore', 'lazy-pages']).map(({ pid }) => pid),
+    leftoverCriu(directory, ['restore']).map(({ pid }) => pid),
     [left.pid],
   );
-  endLeftoverCriu(directory, ['restore', 'lazy-pages']);
+  endLeftoverCriu(directory, ['restore']);
   assert.equal((await left.ended).signal, 'SIGKILL');
   assert.ok(elsewhere.running);
   assert.ok(other.running);

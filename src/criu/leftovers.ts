@@ -2,7 +2,7 @@ import { killProcess } from '../linux/pidfd.ts';
 import { identityOf, type ProcessIdentity, readAllPids, readCommandLine } from '../linux/process.ts';
 
 /** What CRIU is told to do. */
-export type CriuAction = 'dump' | 'restore' | 'lazy-pages';
+export type CriuAction = 'dump' | 'restore';
 
 /**
  * Processes of CRIU that work, or worked, in `directory`; known by their command line. A CRIU that is killed can leave children behind: it

@@ -170,7 +170,7 @@ export function withoutLazyPages(runs: Float64Array<ArrayBufferLike>): Float64Ar
   return mapFlags(runs, (flags) => ((flags & pageFlags.lazy) !== 0 ? flags & ~pageFlags.present : flags));
 }
 
-/** Pages in a run that CRIU gets from Cairn, at the most: 64 MiB. Its lazy-pages counts bytes of a run in an int (uffd.c). */
+/** Pages in a run that CRIU gets from Cairn, at the most: 64 MiB. In places CRIU counts bytes of a run in an int (uffd.c). */
 const longestRun = 1 << 14;
 
 /** The same pages in runs that are short enough for every part of CRIU. */

@@ -1,23 +1,21 @@
-/** A restore with the page server and CRIU itself. Needs root and a CRIU (CAIRN_CRIU, or as `findCriu` finds it). */
+/** A restore whose memory comes later, with CRIU itself. Needs root and a CRIU (CAIRN_CRIU, or as `findCriu` finds it). */
 
 import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
-import { close, pipe, read } from '../linux/libc.ts';
 import { readTree } from '../linux/process.ts';
-import { socketPair } from '../linux/socket.ts';
 import { Program } from '../linux/spawn.ts';
 import { dump, pageSize } from './fake/complete-dump.ts';
 import { criuOrSkip, mebibytes, SelfCheckingProgram } from './fake/self-checking-program.ts';
 import { pagemapId } from './image-file.ts';
-import { lazyPagesCommand } from './lazy-pages-command.ts';
+import { LazyRanges } from './lazy-ranges.ts';
+import { LazyServer } from './lazy-server.ts';
 import { readLog } from './log.ts';
-import { PageServer, pageHeaderBytes } from './page-server.ts';
 import { decodePagemap, encodePagemap, pageFlags, runFields, withoutLazyPages } from './pagemap.ts';
 import { restoreCommand } from './restore-command.ts';
 
-test('R23 a restore that does not wait for memory gets it from the page server', async (t) => {
+test('R23 a restore that does not wait for memory gets it on demand and in the background', async (t) => {
   const criu = await criuOrSkip(t);
   if (criu === undefined) return;
   const subject = new SelfCheckingProgram(t);
@@ -48,25 +46,16 @@ test('R23 a restore that does not wait for memory gets it from the page server',
   }
   for (const [name, image] of images) writeFileSync(`${directory}/${name}`, eagerPages.get(name) ?? image);
 
-  const [ours, theirs] = socketPair();
-  const status = pipe();
-  const common = { imageDirectory: directory, workDirectory: directory };
-  await using daemon = new Program(
-    [
-      criu.path,
-      ...lazyPagesCommand({ ...common, logFile: 'lazy.log', pageServerSocket: 3, statusDescriptor: 4 }),
-    ],
-    { descriptors: [theirs, status.write] },
-  );
-  close(theirs);
-  close(status.write);
-  assert.equal(read(status.read, new Uint8Array(1)), 1, readLog(`${directory}/lazy.log`));
-  close(status.read);
-
-  let served = 0;
-  const server = new PageServer(
-    ours,
-    (pid, address, pages, into) => {
+  using server = new LazyServer(directory, {
+    ranges(pid) {
+      const { runs } = memory.get(pid) ?? assert.fail(`asked for process ${pid}`);
+      const pairs: number[] = [];
+      for (let i = 0; i < runs.length; i += runFields)
+        if (((runs[i + 2] ?? 0) & pageFlags.lazy) !== 0)
+          pairs.push(runs[i] ?? 0, (runs[i] ?? 0) + (runs[i + 1] ?? 0) * pageSize);
+      return new LazyRanges(pairs);
+    },
+    read(pid, address, pages, into) {
       const { runs, pages: content } = memory.get(pid) ?? assert.fail(`asked for process ${pid}`);
       for (let i = 0, offset = 0; i < runs.length; i += runFields) {
         const [start = 0, count = 0] = runs.subarray(i, i + 2);
@@ -75,29 +64,33 @@ test('R23 a restore that does not wait for memory gets it from the page server',
           const given = Math.min(pages, (end - address) / pageSize);
           const at = offset + address - start;
           into.set(content.subarray(at, at + given * pageSize));
-          served += given * pageSize;
           return given;
         }
         offset += count * pageSize;
       }
       assert.fail(`asked for ${address.toString(16)} of process ${pid}`);
     },
-    { headerBytes: pageHeaderBytes(criu.version), pageSize },
-  );
+  });
   const started = performance.now();
   await using run = new Program([
     criu.path,
-    ...restoreCommand({ ...common, logFile: 'restore.log', detached: true, lazyPages: true }),
+    ...restoreCommand({
+      imageDirectory: directory,
+      workDirectory: directory,
+      logFile: 'restore.log',
+      detached: true,
+      lazyPages: true,
+    }),
   ]);
   let restoredMs = 0;
-  let finished = false;
-  while (!finished) {
+  let served = 0;
+  for (let finished = false; !finished; ) {
     if (restoredMs === 0 && !run.running) restoredMs = performance.now() - started;
-    for (const event of server.poll(restoredMs === 0 ? 2 : 20)) {
-      if (event.kind === 'finished') {
-        assert.ok(event.complete, readLog(`${directory}/lazy.log`) + readLog(`${directory}/restore.log`));
-        finished = true;
-      }
+    for (const event of server.poll(2)) {
+      if (event.kind === 'pages') served += event.bytes;
+      if (event.kind !== 'finished') continue;
+      assert.ok(event.complete, readLog(`${directory}/restore.log`));
+      finished = true;
     }
     await setImmediate();
   }
@@ -105,9 +98,7 @@ test('R23 a restore that does not wait for memory gets it from the page server',
     `runs after ${restoredMs.toFixed(0)} ms, whole after ${(performance.now() - started).toFixed(0)} ms`,
   );
   assert.ok(served >= 2 * mebibytes * 2 ** 20, `${served} bytes served`);
-  assert.equal((await daemon.ended).exitCode, 0);
   assert.equal((await run.ended).exitCode, 0, readLog(`${directory}/restore.log`));
-  close(ours);
   assert.deepEqual(readTree(subject.pid), subject.tree);
   await subject.verify();
 });

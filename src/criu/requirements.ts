@@ -20,11 +20,11 @@ const rules: readonly { below: string; kernel: string; reason: string }[] = [
     reason: 'it cannot dump internet sockets on this kernel (SO_PASSCRED is refused for them from 6.16)',
   },
   {
-    // `--stream`, `--lazy-pages` and `--ps-socket` in one dump are proven on 4.2.1 only; the page server's header and the
-    // page counts in pagemap images changed in 4.2 (without a handshake), and guard pages are known from 4.2 on.
+    // `--stream`, `--lazy-pages` and `--ps-socket` in one dump are proven on 4.2.1 only; the page counts in pagemap images changed
+    // in 4.2, and guard pages are known from 4.2 on.
     below: minimumCriu,
     kernel: '0',
-    reason: 'Cairn reads memory through the page server and page map formats that came with 4.2',
+    reason: 'Cairn reads memory by the page map format that came with 4.2',
   },
 ];
 

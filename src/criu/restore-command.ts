@@ -12,7 +12,7 @@ export interface RestoreOptions extends CommandOptions {
   pidFile?: string;
   /** Descriptors of the child that stand for descriptors of the dumped tree: `pipe:[123]`, `socket:[123]`, `tty[8800:5]` … */
   inheritDescriptors?: readonly { descriptor: number; resource: string }[];
-  /** Memory marked lazy is brought by `criu lazy-pages` in the same work directory, which must be listening. */
+  /** Memory marked lazy is brought by who listens in the work directory (`LazyServer`). */
   lazyPages?: boolean;
   /** How files by reference are compared: by size, or also by build-id (CRIU's default). */
   fileValidation?: 'filesize' | 'buildid';

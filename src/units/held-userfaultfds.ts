@@ -1,60 +1,43 @@
-/** Copies of the userfaultfds with which `criu lazy-pages` brings memory. */
+/** Copies of the userfaultfds with which a monitor brings memory. */
 
 import { closeSync } from 'node:fs';
 import { openPidfd, takeDescriptor } from '../linux/pidfd.ts';
+import { isAlive } from '../linux/process.ts';
 import { readDescriptors } from '../linux/process-descriptors.ts';
+import { monitorOf } from './monitor-plan.ts';
+import type { UnitPaths } from './paths.ts';
 
 const target = 'anon_inode:[userfaultfd]';
 const lookEveryMs = 20;
 
 /**
  * While somebody has a userfaultfd, a program that touches memory which is not there yet waits; when its last descriptor is closed such
- * memory reads as zeros. So this process keeps a copy of each: if `criu lazy-pages` dies with memory still to come, the program waits
- * until it is ended, and never sees the zeros.
+ * memory reads as zeros. So this process keeps a copy of each: if the monitor dies with memory still to come, the program waits until it is
+ * ended, and never sees the zeros.
  *
- * `criu lazy-pages` closes each when a process has all its memory, and takes new ones for its children: the copies follow, so that nobody
- * waits for memory that is never going to come.
+ * The monitor gets them long before the program runs, and closes each when a process has all its memory: the copies follow, so that nobody
+ * waits for memory that is never going to come. Disposing closes all copies.
  */
-export class HeldUserfaultfds {
-  readonly #pid: number;
-  /** Copies by the number that they have in that process. */
+export class HeldUserfaultfds implements Disposable {
+  readonly #planFile: string;
+  /** Copies by the number that they have in the monitor. */
   readonly #copies = new Map<number, number>();
-  #timer: NodeJS.Timeout | undefined;
-  #over = false;
+  readonly #timer: NodeJS.Timeout;
 
-  /** `pid`: the process of `criu lazy-pages`. */
-  constructor(pid: number) {
-    this.#pid = pid;
-  }
-
-  get count(): number {
-    return this.#copies.size;
-  }
-
-  /** Takes copies of those there are, and from now on follows. */
-  follow(): void {
-    if (this.#over) return;
+  /** Follows from now on, also a monitor that is still to come. */
+  constructor(paths: Pick<UnitPaths, 'plan'>) {
+    this.#planFile = paths.plan;
+    this.#timer = setInterval(() => this.#look(), lookEveryMs);
+    this.#timer.unref();
     this.#look();
-    this.#timer ??= setInterval(() => this.#look(), lookEveryMs);
-  }
-
-  /** Keeps what it has: the process has ended, and its number may soon be that of another. */
-  stay(): void {
-    clearInterval(this.#timer);
-    this.#over = true;
-  }
-
-  /** Closes all copies. */
-  release(): void {
-    this.stay();
-    for (const copy of this.#copies.values()) closeSync(copy);
-    this.#copies.clear();
   }
 
   #look(): void {
-    const descriptors = readDescriptors(this.#pid);
+    const monitor = monitorOf(this.#planFile);
+    const descriptors = monitor === undefined ? undefined : readDescriptors(monitor.pid);
     // A dead process has no descriptors, too: then the copies are what they are for.
-    if (descriptors === undefined || descriptors.length === 0) return;
+    if (monitor === undefined || descriptors === undefined || descriptors.length === 0) return;
+    if (!isAlive(monitor)) return;
     const present = new Set(descriptors.filter((one) => one.target === target).map(({ fd }) => fd));
     for (const [fd, copy] of this.#copies)
       if (!present.has(fd)) {
@@ -63,7 +46,7 @@ export class HeldUserfaultfds {
       }
     const missing = [...present].filter((fd) => !this.#copies.has(fd));
     if (missing.length === 0) return;
-    const pidfd = openPidfd(this.#pid);
+    const pidfd = openPidfd(monitor.pid);
     if (pidfd === undefined) return;
     try {
       for (const fd of missing) this.#take(pidfd, fd);
@@ -78,5 +61,11 @@ export class HeldUserfaultfds {
     } catch {
       // Closed, or the process has ended, since.
     }
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+    for (const copy of this.#copies.values()) closeSync(copy);
+    this.#copies.clear();
   }
 }

@@ -11,6 +11,8 @@ import {
   withoutLazyPages,
   withoutLongRuns,
 } from '../criu/pagemap.ts';
+import { LazyRanges } from '../criu/lazy-ranges.ts';
+import type { LazySource } from '../criu/lazy-server.ts';
 import { CairnError } from '../errors.ts';
 import type { SnapshotImages } from './restore-images.ts';
 
@@ -25,10 +27,12 @@ interface ProcessPages {
   starts: Float64Array;
   pages: Float64Array;
   offsets: Float64Array;
+  /** What is lazy of it: `[start, end] …`. */
+  lazy: number[];
 }
 
 /** Pages of all processes of a snapshot by address; for one thread. */
-export class LazyPages {
+export class LazyPages implements LazySource {
   readonly #images: SnapshotImages;
   readonly #processes: ReadonlyMap<number, ProcessPages>;
   /** Bytes that are to be brought later. */
@@ -69,8 +73,11 @@ export class LazyPages {
     return new LazyPages(images, processes, lazyBytes);
   }
 
-  /** A page source: pages of a process from an address on; as many as follow on without a gap. */
-  readonly read = (pid: number, address: number, pages: number, into: Uint8Array): number => {
+  ranges(pid: number): LazyRanges {
+    return new LazyRanges(this.#processes.get(pid)?.lazy);
+  }
+
+  read(pid: number, address: number, pages: number, into: Uint8Array): number {
     const process = this.#processes.get(pid);
     const run = process === undefined ? -1 : runAt(process, address);
     if (process === undefined || run < 0)
@@ -86,7 +93,7 @@ export class LazyPages {
     if (this.#images.read(process.file, offset, into.subarray(0, bytes)) !== bytes)
       throw new CairnError('permanent', 'image-damaged', `${process.file} of the snapshot ends too early`);
     return given;
-  };
+  }
 }
 
 function locate(file: string, runs: Float64Array<ArrayBufferLike>): ProcessPages {
@@ -96,13 +103,19 @@ function locate(file: string, runs: Float64Array<ArrayBufferLike>): ProcessPages
     starts: new Float64Array(count),
     pages: new Float64Array(count),
     offsets: new Float64Array(count),
+    lazy: [],
   };
   let offset = 0;
   for (let i = 0; i < count; i++) {
     found.starts[i] = runs[i * runFields] as number;
     found.pages[i] = runs[i * runFields + 1] as number;
     found.offsets[i] = offset;
-    offset += (found.pages[i] as number) * pageSize;
+    const bytes = (found.pages[i] as number) * pageSize;
+    offset += bytes;
+    if (((runs[i * runFields + 2] as number) & pageFlags.lazy) === 0) continue;
+    const start = found.starts[i] as number;
+    if (found.lazy.at(-1) === start) found.lazy[found.lazy.length - 1] = start + bytes;
+    else found.lazy.push(start, start + bytes);
   }
   return found;
 }

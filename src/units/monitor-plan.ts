@@ -57,15 +57,17 @@ export function readMonitorPlan(file: string): MonitorPlan {
   return plan;
 }
 
-/**
- * Is a monitor still carrying out the plan? Also before the unit runs, and when the daemon that launched it is gone. False if there is
- * no plan.
- */
-export function isCarriedOut(file: string): boolean {
+/** The monitor that is carrying out the plan; `undefined` if there is no plan, or its monitor is dead. */
+export function monitorOf(file: string): ProcessIdentity | undefined {
   try {
     const { monitor } = readMonitorPlan(file);
-    return monitor !== undefined && isAlive(monitor);
+    return monitor !== undefined && isAlive(monitor) ? monitor : undefined;
   } catch {
-    return false;
+    return undefined;
   }
+}
+
+/** Is a monitor still carrying out the plan? Also before the unit runs, and when the daemon that launched it is gone. */
+export function isCarriedOut(file: string): boolean {
+  return monitorOf(file) !== undefined;
 }

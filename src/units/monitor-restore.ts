@@ -14,7 +14,6 @@ import { identityOf } from '../linux/process.ts';
 import { Program, type ProgramEnd } from '../linux/spawn.ts';
 import { attachNetwork, releaseNetwork } from '../network/attach.ts';
 import { restoreExternals } from './external-mounts.ts';
-import { LazyMemory } from './lazy-restore.ts';
 import type { MonitorPlan } from './monitor-plan.ts';
 import type { SnapshotReference, StartedUnit } from './monitor-start.ts';
 import { PipeStdio, type StdioKeys, TerminalStdio, type UnitStdio } from './monitor-stdio.ts';
@@ -66,19 +65,14 @@ export function inheritedDescriptors(
 export async function restoreUnit(plan: MonitorPlan, file: string): Promise<StartedUnit> {
   const restore = takeRestorePlan(file);
   const stdio = createRestoreStdio(plan);
-  let hold = () => {};
   using handshake = new RestoreHandshake(plan.paths.run, async (stage, initPid) => {
-    // Everything is restored and stopped, and its memory is asked for from now on.
-    if (stage === 'post-restore') hold();
     if (plan.network === undefined) return;
     // Nothing gets in before all connections are restored: a packet that came earlier would be answered with a reset.
     if (stage === 'setup-namespaces') await attachNetwork(initPid, plan.network, { hold: true });
     else await releaseNetwork(plan.network);
   });
   try {
-    const started = await runCriu(plan, restore, stdio, handshake, (memory) => {
-      hold = () => memory.hold();
-    });
+    const started = await runCriu(plan, restore, stdio, handshake);
     stdio.releaseChildSide();
     recordRestored(plan, restore, started.pid);
     return { ...started, stdio };
@@ -95,25 +89,17 @@ const restoreEndMs = 1000;
 interface Images {
   directory: string;
   serving?: RestoreServing;
-  lazy?: { memory: LazyMemory; snapshot: SnapshotReference };
+  /** Memory comes later, from this snapshot. */
+  lazy?: SnapshotReference;
 }
 
-async function openImages(restore: RestorePlan, directory: string): Promise<Images & AsyncDisposable> {
-  const { source, criu, criuVersion } = restore;
+async function openImages({ source }: RestorePlan, directory: string): Promise<Images & AsyncDisposable> {
   if (source.kind === 'directory')
     return { directory: source.directory, [Symbol.asyncDispose]: async () => {} };
-  if (source.lazy) {
-    const memory = await LazyMemory.start({ path: criu, version: criuVersion }, directory, source);
-    const lazy = { memory, snapshot: source.snapshot };
-    return {
-      directory,
-      lazy,
-      serving: memory.serving,
-      [Symbol.asyncDispose]: () => memory[Symbol.asyncDispose](),
-    };
-  }
-  const { here, there } = shareVerification(source);
-  const serving = new RestoreServing({ directory, source, verify: there });
+  const { lazy, snapshot } = source;
+  // Every page of a lazy restore is checked when it is brought; to read all of them first is what is to be avoided.
+  const { here, there } = lazy ? { here: nothing, there: nothing } : shareVerification(source);
+  const serving = new RestoreServing({ directory, source, verify: there, lazy });
   try {
     verifyEntries(source, here);
     await serving.listening;
@@ -121,22 +107,27 @@ async function openImages(restore: RestorePlan, directory: string): Promise<Imag
     await serving[Symbol.asyncDispose]();
     throw error;
   }
-  return { directory, serving, [Symbol.asyncDispose]: () => serving[Symbol.asyncDispose]() };
+  return {
+    directory,
+    serving,
+    ...(lazy && { lazy: snapshot }),
+    [Symbol.asyncDispose]: () => serving[Symbol.asyncDispose](),
+  };
 }
+
+const nothing = { from: 0, to: 0 };
 
 async function runCriu(
   plan: MonitorPlan,
   restore: RestorePlan,
   stdio: UnitStdio,
   handshake: RestoreHandshake,
-  onLazy: (memory: LazyMemory) => void,
 ): Promise<Omit<StartedUnit, 'stdio'>> {
   const directory = plan.paths.restore;
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { mode: 0o700 });
   await using held = new AsyncDisposableStack();
   const images = held.use(await openImages(restore, directory));
-  if (images.lazy !== undefined) onLazy(images.lazy.memory);
   const pidFile = path.join(directory, 'init.pid');
   const inherited = inheritedDescriptors(restore.stdio, restore.consoleKeys, stdio.childSide);
   const argv = restoreCommand({
@@ -171,7 +162,7 @@ async function runCriu(
     criu.ended,
     ...(images.serving === undefined ? [] : [images.serving.failed]),
   ]).catch(async (error: unknown) => {
-    // `criu lazy-pages` gives up when the restore has failed, and may be the first of whom that is heard.
+    // Whoever brings the memory gives up when the restore has failed, and may be the first of whom that is heard.
     const ended = images.lazy === undefined ? undefined : await criu.waitFor(restoreEndMs);
     if (ended === undefined || ended.exitCode === 0 || ended.signal !== undefined) throw error;
     throw criuFailure(path.join(directory, 'restore.log'), ended);
@@ -182,23 +173,21 @@ async function runCriu(
     throw images.serving?.error ?? criuFailure(path.join(directory, 'restore.log'), end);
   }
   const pid = Number(readFileSync(pidFile, 'utf8'));
-  const { lazy } = images;
-  if (lazy === undefined) {
+  const { lazy, serving } = images;
+  if (lazy === undefined || serving === undefined) {
     rmSync(directory, { recursive: true, force: true });
     return { pid };
   }
-  lazy.memory.hold();
   const whileArriving = held.move();
   const bringRest = async () => {
     try {
       await using _ = whileArriving;
-      await lazy.memory.whole();
+      await serving.finished;
     } finally {
       rmSync(directory, { recursive: true, force: true });
     }
   };
-  const letGo = () => lazy.memory.letGo();
-  return { pid, arriving: { snapshot: lazy.snapshot, whole: bringRest(), letGo } };
+  return { pid, arriving: { snapshot: lazy, whole: bringRest() } };
 }
 
 function criuFailure(log: string, end: ProgramEnd): CairnError {

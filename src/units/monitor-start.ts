@@ -20,9 +20,9 @@ export interface StartedUnit {
   stdio: UnitStdio;
   /**
    * Of a lazy restore. `whole` resolves when all memory has arrived, and rejects if it cannot: the unit is of no use then, and waits where it
-   * touches what is missing, until `letGo`.
+   * touches what is missing.
    */
-  arriving?: { snapshot: SnapshotReference; whole: Promise<void>; letGo(): void };
+  arriving?: { snapshot: SnapshotReference; whole: Promise<void> };
   /** Of a unit that another monitor has started: it is no child of this one. */
   adopted?: { startedAt: number; ended: () => Promise<ExitStatus> };
 }

@@ -136,16 +136,12 @@ async function writeEnd(file: string, record: StatusRecord): Promise<void> {
  */
 function whileArriving(
   plan: MonitorPlan,
-  { snapshot, whole, letGo }: NonNullable<StartedUnit['arriving']>,
+  { snapshot, whole }: NonNullable<StartedUnit['arriving']>,
   kill: () => void,
 ): void {
   writeFileSync(plan.paths.arriving, JSON.stringify(snapshot), { mode: 0o600 });
-  const done = () => {
-    letGo();
-    rmSync(plan.paths.arriving, { force: true });
-  };
+  const done = () => rmSync(plan.paths.arriving, { force: true });
   whole.then(done, (error: unknown) => {
-    // First this: what it touches of the missing memory would read as zeros.
     kill();
     done();
     console.error(`the memory of unit ${plan.id} has not arrived, it is killed: ${messageOf(error)}`);

@@ -4,7 +4,7 @@
  */
 
 import { parentPort } from 'node:worker_threads';
-import { PageServer, pageHeaderBytes } from '../criu/page-server.ts';
+import { LazyServer } from '../criu/lazy-server.ts';
 import { StreamServe } from '../criu/stream-serve.ts';
 import { CairnError, messageOf } from '../errors.ts';
 import { LazyPages } from './lazy-images.ts';
@@ -18,8 +18,8 @@ export interface RestoreWorkerData {
   wakeFd: number;
   /** What to check before anything is served. */
   verify: EntryRange;
-  /** A lazy restore: our end of the page server's socket, and the version of the CRIU that asks. */
-  lazy?: { pageSocket: number; criuVersion: string };
+  /** Memory is brought while the job runs already. */
+  lazy: boolean;
 }
 
 export type RestoreWorkerMessage =
@@ -52,27 +52,21 @@ function serveImages(images: SnapshotImages, { directory, wakeFd }: RestoreWorke
   }
 }
 
-function servePages(
-  images: SnapshotImages,
-  { directory, source, wakeFd }: RestoreWorkerData,
-  { pageSocket, criuVersion }: NonNullable<RestoreWorkerData['lazy']>,
-): void {
+function servePages(images: SnapshotImages, { directory, source, wakeFd }: RestoreWorkerData): void {
   const sizes = new Map(source.images.map(({ name, size }) => [name, size]));
   const pages = LazyPages.write(images, sizes, directory);
-  const server = new PageServer(pageSocket, pages.read, {
-    headerBytes: pageHeaderBytes(criuVersion),
-    pageSize: 4096,
-  });
+  // Not disposed when it fails: whoever touches what is missing has to wait until he is ended, and must not read zeros.
+  const server = new LazyServer(directory, pages);
   server.watch(wakeFd);
   tell({ kind: 'listening', lazyBytes: pages.lazyBytes });
   let bytes = 0;
   for (;;) {
     for (const event of server.poll(-1)) {
       if (event.kind === 'ready') return;
-      if (event.kind === 'pages') bytes += event.request.pages * 4096;
+      if (event.kind === 'pages') bytes += event.bytes;
       if (event.kind !== 'finished') continue;
       if (event.complete) return tell({ kind: 'finished', bytes });
-      throw new CairnError('temporary', 'lazy-interrupted', 'CRIU stopped fetching memory before it had all');
+      throw new CairnError('temporary', 'lazy-interrupted', 'CRIU ended before it had restored everything');
     }
   }
 }
@@ -81,8 +75,8 @@ port.once('message', (data: RestoreWorkerData) => {
   try {
     verifyEntries(data.source, data.verify);
     using images = new SnapshotImages(data.source);
-    if (data.lazy === undefined) serveImages(images, data);
-    else servePages(images, data, data.lazy);
+    if (data.lazy) servePages(images, data);
+    else serveImages(images, data);
   } catch (error) {
     tell({ kind: 'failed', error: portable(error) });
   }

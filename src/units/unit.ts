@@ -215,7 +215,7 @@ export class Unit {
     const record = readStatusRecord(this.paths.status);
     if (record === undefined || !recordIsAlive(record, 'init') || recordIsAlive(record, 'monitor')) return;
     if (this.arrivingFrom() === undefined) return this.ensureMonitored();
-    // What has not arrived reads as zeros from now on.
+    // What has not arrived will never come; see `HeldUserfaultfds`.
     await this.sendSignal(SIGKILL).catch(() => {});
     await this.cgroup.kill();
   }
@@ -338,7 +338,7 @@ export class Unit {
   async release(): Promise<UnitEnd | undefined> {
     if (this.cgroup.exists()) await this.kill();
     await this.#waitForMonitor();
-    endLeftoverCriu(this.paths.restore, ['restore', 'lazy-pages']);
+    endLeftoverCriu(this.paths.restore, ['restore']);
     this.#around.streams.drop(this.id);
     await this.withdraw();
     await detachNetwork(this.id);

@@ -7,7 +7,7 @@ import { CairnError } from '../errors.ts';
 import { Cgroup } from '../linux/cgroups.ts';
 import { Addresses, parseSubnet } from '../network/addresses.ts';
 import { type Bridge, defaultBridge, ensureBridge } from '../network/bridge.ts';
-import { writeDurably } from '../store/durable-file.ts';
+import { removeUnfinished, writeDurably } from '../store/durable-file.ts';
 import { maskedDirectories, maskedFiles, ociConfiguration } from './bundle.ts';
 import { HeldStreams } from './held-streams.ts';
 import { loadImage } from './oci-image.ts';
@@ -208,15 +208,20 @@ export class Units {
   }
 
   /**
-   * Directories of units that were never finished or only half removed (killed in between). Their remains are taken away;
-   * returns their ids.
+   * Directories of units that were never finished or only half removed (killed in between). Their remains are taken away, and what a daemon that was
+   * killed has not finished writing in others; returns the ids of the former.
    */
   async sweep(): Promise<string[]> {
     const swept: string[] = [];
     for (const root of [this.#options.stateDirectory, this.#options.runDirectory]) {
       const directory = path.join(root, 'units');
       for (const id of existsSync(directory) ? readdirSync(directory).filter(isUnitId) : []) {
-        if (existsSync(unitPaths(this.#options, id).spec)) continue;
+        const paths = unitPaths(this.#options, id);
+        if (existsSync(paths.spec)) {
+          // Only this: its monitor may be writing others.
+          removeUnfinished(paths.spec);
+          continue;
+        }
         await this.#sweepOne(id);
         swept.push(id);
       }
@@ -231,7 +236,7 @@ export class Units {
     const { forgetContainer } = await import('./runtime.ts');
     const cgroup = new Cgroup(id);
     if (cgroup.exists()) await cgroup.kill();
-    endLeftoverCriu(paths.restore, ['restore', 'lazy-pages']);
+    endLeftoverCriu(paths.restore, ['restore']);
     unmountRootFileSystem(paths);
     await cgroup.remove();
     await detachNetwork(id);

@@ -1,5 +1,6 @@
 /*
- * R06: memory that comes, goes, moves and is written all the time, in between and while it is saved: mmap, munmap, mremap, mprotect, MADV_DONTNEED.
+ * R06: memory that comes, goes, moves and is written all the time, in between and while it is saved: mmap, munmap, mremap, mprotect, MADV_DONTNEED;
+ * and children that have it, too.
  * Every page is at any time what the program last made it.
  */
 #include <sys/mman.h>
@@ -60,6 +61,22 @@ static void change(void) {
   }
 }
 
+static void check_region(int region) {
+  for (int page = 0; page < PAGES; page++) check_page(region, page);
+}
+
+/* A child that looks at some of it, after the parent has gone on. */
+static void fork_and_check(void) {
+  int first = (int)(probe_random(&randomness) % REGIONS);
+  pid_t child = MUST(fork());
+  if (child == 0) {
+    for (int i = 0; i < 8; i++) check_region((first + i * 11) % REGIONS);
+    probe_child_end();
+  }
+  for (int i = 0; i < 20; i++) change();
+  probe_reap(child, "a child");
+}
+
 int main(void) {
   randomness = (uint64_t)time(NULL) * 2 + 1;
   uint64_t first = randomness;
@@ -71,13 +88,12 @@ int main(void) {
   time_t end = time(NULL) + PROBE_PATIENCE;
   while (!probe_gone() && probe_failures == 0) {
     for (int i = 0; i < 50; i++) change();
-    int region = (int)(probe_random(&randomness) % REGIONS);
-    for (int page = 0; page < PAGES; page++) check_page(region, page);
+    check_region((int)(probe_random(&randomness) % REGIONS));
+    if (probe_random(&randomness) % 4 == 0) fork_and_check();
     if (time(NULL) > end) probe_fail("no go file within %d s", PROBE_PATIENCE);
   }
   if (probe_broken()) place[7][5 * PAGE] ^= 1;
-  for (int region = 0; region < REGIONS && probe_failures < 10; region++)
-    for (int page = 0; page < PAGES; page++) check_page(region, page);
+  for (int region = 0; region < REGIONS && probe_failures < 10; region++) check_region(region);
   if (probe_failures) probe_fail("seed %llu", (unsigned long long)first);
   return probe_result();
 }

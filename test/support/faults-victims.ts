@@ -49,12 +49,12 @@ export function restoringMonitor(runDirectory: string, unit: string, daemon: num
   }, signal);
 }
 
-/** The CRIU that a monitor runs: `action` is `restore` or `lazy-pages`. */
-export async function criuOf(monitor: ProcessIdentity, action: string, signal: AbortSignal) {
+/** The CRIU that a monitor restores with. */
+export async function criuOf(monitor: ProcessIdentity, signal: AbortSignal) {
   return awaitVictim(() => {
     for (const pid of readChildren(monitor.pid) ?? []) {
       const [program = '', ...words] = readCommandLine(pid) ?? [];
-      if (path.basename(program) === 'criu' && words.includes(action)) return identityOf(pid);
+      if (path.basename(program) === 'criu' && words.includes('restore')) return identityOf(pid);
     }
     return undefined;
   }, signal);

@@ -8,7 +8,7 @@ import type { Order, Step } from './fake-criu.ts';
 /** One run of the fake CRIU, waiting for orders. */
 export class CriuRun {
   readonly pid: number;
-  /** `dump`, `restore`, `lazy-pages` … */
+  /** `dump`, `restore` … */
   readonly command: string;
   readonly argv: readonly string[];
   readonly #socket: Socket;

@@ -1,0 +1,272 @@
+import { unlinkSync } from 'node:fs';
+import path from 'node:path';
+import { CairnError } from '../errors.ts';
+import { close, POLLIN, PollSet, setNonBlocking } from '../linux/libc.ts';
+import { acceptUnix, listenUnix, receiveMessage } from '../linux/socket.ts';
+import { placePages, placeZeros, readMemoryEvent, wakeWaiters } from '../linux/userfaultfd.ts';
+import type { LazyRanges } from './lazy-ranges.ts';
+
+/** Name of the socket in the work directory to which `criu restore --lazy-pages` connects (criu/uffd.c). */
+const socketName = 'lazy-pages.socket';
+/** What CRIU sends instead of a PID when everything is restored and runs (criu/uffd.c: LAZY_PAGES_RESTORE_FINISHED). */
+const restoreFinished = 0x52535446;
+const pageSize = 4096;
+/** Brought at a fault: the page and what follows it. */
+const faultBytes = 64 * 1024;
+/** The most that is brought at once while nobody waits. */
+const burstBytes = 1024 * 1024;
+/** How often a page is tried whose mapping is not there, although nothing was said of its end; 2 ms apart. */
+const patience = 50;
+
+/** Gives the memory of a snapshot. */
+export interface LazySource {
+  /** What a restored process (PID in the images) does not have yet. */
+  ranges(pid: number): LazyRanges;
+  /** Reads pages from an address on, as many as follow on without a gap, at least one; returns how many. */
+  read(pid: number, address: number, pages: number, into: Uint8Array): number;
+}
+
+export type LazyEvent =
+  /** A watched descriptor can be read. */
+  | { kind: 'ready'; fd: number }
+  /** Memory was brought. */
+  | { kind: 'pages'; bytes: number }
+  /** All is over; complete: everything runs and has all its memory, or has ended since. */
+  | { kind: 'finished'; complete: boolean };
+
+interface LazyProcess {
+  pid: number;
+  fd: number;
+  ranges: LazyRanges;
+  burst: number;
+  /** Consecutive refusals at `stuckAt`. */
+  refusals: number;
+}
+
+/**
+ * Brings the memory of restored processes on demand, and the rest in the background: what `criu lazy-pages` does, in this thread. CRIU hands over
+ * a userfaultfd for each process (criu/uffd.c: send_uffd): an int, the PID, and then the descriptor; of a zombie only the negative PID.
+ *
+ * Unlike `criu lazy-pages` it leaves memory that a program gives up meanwhile registered, so that no mapping becomes two.
+ */
+export class LazyServer implements Disposable {
+  readonly #source: LazySource;
+  readonly #path: string;
+  readonly #poll = new PollSet();
+  readonly #watched = new Set<number>();
+  readonly #processes = new Map<number, LazyProcess>();
+  readonly #buffer = new Uint8Array(new SharedArrayBuffer(burstBytes));
+  #listener: number | undefined;
+  #connection: number | undefined;
+  /** The PID whose descriptor comes next. */
+  #awaited: number | undefined;
+  #restored = false;
+  #finished = false;
+
+  /** Binds the socket in `directory`; from now on CRIU can be started. Throws system errors. */
+  constructor(directory: string, source: LazySource) {
+    this.#source = source;
+    this.#path = path.join(directory, socketName);
+    this.#listener = listenUnix(this.#path);
+    this.#poll.set(this.#listener, POLLIN);
+  }
+
+  /** Reports when `fd` can be read (an eventfd that interrupts). The caller keeps owning it. */
+  watch(fd: number): void {
+    this.#watched.add(fd);
+    this.#poll.set(fd, POLLIN);
+  }
+
+  /**
+   * Waits until there is something to do, at most `timeoutMs` (-1: no limit), does it, and yields what happened. Throws what the source throws,
+   * and `environment` `criu-protocol`.
+   */
+  *poll(timeoutMs: number): Generator<LazyEvent, void, void> {
+    if (this.#finished) return;
+    const pending = this.#restored && [...this.#processes.values()].some(({ ranges }) => !ranges.isEmpty);
+    const retry = [...this.#processes.values()].some(({ refusals }) => refusals > 0);
+    const ready = this.#poll.wait(pending ? (retry ? 2 : 0) : timeoutMs);
+    for (const { fd } of ready) {
+      if (this.#watched.has(fd)) yield { kind: 'ready', fd };
+      else if (fd === this.#listener) this.#accept(fd);
+      else if (fd === this.#connection) this.#receive(fd);
+      else {
+        const process = this.#processes.get(fd);
+        if (process !== undefined) yield* this.#serve(process);
+      }
+    }
+    if (this.#restored && ready.length === 0) yield* this.#bringMore();
+    for (const process of this.#processes.values())
+      if (this.#restored && process.ranges.isEmpty) this.#forget(process);
+    const over = this.#connection === undefined && this.#listener === undefined;
+    if ((this.#restored && this.#processes.size === 0) || (over && !this.#restored)) {
+      this.#finished = true;
+      yield { kind: 'finished', complete: this.#restored };
+    }
+  }
+
+  #accept(listener: number): void {
+    const fd = acceptUnix(listener);
+    if (fd === undefined) return;
+    this.#connection = fd;
+    setNonBlocking(fd, true);
+    this.#poll.set(fd, POLLIN);
+    this.#closeListener();
+  }
+
+  /** Takes what CRIU has sent. */
+  #receive(connection: number): void {
+    const bytes = new Uint8Array(new SharedArrayBuffer(4));
+    for (;;) {
+      // A descriptor comes with one byte, or so; the kernel does not join it with what follows.
+      const message = receiveMessage(connection, bytes);
+      if (message === undefined) return;
+      const [fd, ...others] = message.descriptors;
+      for (const other of others) close(other);
+      if (message.length === 0) {
+        this.#poll.delete(connection);
+        close(connection);
+        this.#connection = undefined;
+        return;
+      }
+      if (this.#awaited !== undefined) {
+        if (fd === undefined) throw unexpected('no descriptor after a PID');
+        this.#add({ pid: this.#awaited, fd, ranges: this.#source.ranges(this.#awaited) });
+        this.#awaited = undefined;
+        continue;
+      }
+      if (fd !== undefined) {
+        close(fd);
+        throw unexpected('a descriptor without a PID');
+      }
+      if (message.length !== 4) throw unexpected(`${message.length} bytes instead of a PID`);
+      const number = new DataView(bytes.buffer).getInt32(0, true);
+      if (number === restoreFinished) this.#restored = true;
+      else if (number > 0) this.#awaited = number;
+    }
+  }
+
+  #add(process: Pick<LazyProcess, 'pid' | 'fd' | 'ranges'>): void {
+    this.#processes.set(process.fd, { ...process, burst: faultBytes, refusals: 0 });
+    this.#poll.set(process.fd, POLLIN);
+  }
+
+  #forget({ fd }: LazyProcess): void {
+    this.#processes.delete(fd);
+    this.#poll.delete(fd);
+    close(fd);
+  }
+
+  /** Handles all events of a process that there are. */
+  *#serve(process: LazyProcess): Generator<LazyEvent, void, void> {
+    const { fd, ranges } = process;
+    for (let event = readMemoryEvent(fd); event !== undefined; event = readMemoryEvent(fd)) {
+      process.refusals = 0;
+      switch (event.kind) {
+        case 'fault':
+          process.burst = faultBytes;
+          yield* this.#fault(process, event.address - (event.address % pageSize));
+          if (!this.#processes.has(fd)) return;
+          break;
+        case 'fork':
+          this.#add({ pid: process.pid, fd: event.fd, ranges: ranges.clone() });
+          break;
+        case 'remap':
+          ranges.move(event.from, event.to, event.length);
+          break;
+        case 'remove':
+        case 'unmap':
+          ranges.drop(event.start, event.end);
+      }
+    }
+  }
+
+  *#fault(process: LazyProcess, address: number): Generator<LazyEvent, void, void> {
+    if (process.ranges.at(address) !== undefined) {
+      yield* this.#bring(process, address, faultBytes);
+      return;
+    }
+    const { stopped } = placeZeros(process.fd, address, pageSize);
+    if (stopped === 'ended') this.#forget(process);
+    // Brought while the event was on its way; or the mappings are being changed, and the thread tries again when they are not.
+    else if (stopped !== undefined) wakeWaiters(process.fd, address, pageSize);
+  }
+
+  /** One piece of what is still to come, of a process in turn. */
+  *#bringMore(): Generator<LazyEvent, void, void> {
+    for (const [fd, process] of this.#processes) {
+      const next = process.ranges.first();
+      if (next === undefined) continue;
+      // The next time another one.
+      this.#processes.delete(fd);
+      this.#processes.set(fd, process);
+      yield* this.#bring(process, next.start, process.burst);
+      process.burst = Math.min(burstBytes, process.burst + faultBytes);
+      return;
+    }
+  }
+
+  /** Brings pages from an address on, at most `bytes`. */
+  *#bring(process: LazyProcess, address: number, bytes: number): Generator<LazyEvent, void, void> {
+    const range = process.ranges.at(address);
+    if (range === undefined) return;
+    const wanted = Math.min(bytes, range.end - address) / pageSize;
+    const given = this.#source.read(process.pid, range.image, wanted, this.#buffer) * pageSize;
+    let done = 0;
+    for (let piece = given; done < given; ) {
+      const at = address + done;
+      const { bytes: placed, stopped } = placePages(
+        process.fd,
+        at,
+        this.#buffer.subarray(done, Math.min(given, done + piece)),
+      );
+      done += placed;
+      if (placed > 0) process.refusals = 0;
+      if (stopped === undefined) continue;
+      if (stopped === 'ended') return this.#forget(process);
+      if (stopped === 'changing') {
+        // Events say what becomes of the rest.
+        if (done === 0) process.refusals++;
+        break;
+      }
+      if (stopped === 'present') {
+        done += pageSize;
+        wakeWaiters(process.fd, at, pageSize);
+      } else if (piece > pageSize) piece = pageSize;
+      else {
+        // The end of the mapping, of which an event will tell; or the process never had it (a child, MADV_DONTFORK).
+        if (done === 0 && ++process.refusals > patience) done = pageSize;
+        break;
+      }
+    }
+    process.ranges.drop(address, address + done);
+    if (done > 0) yield { kind: 'pages', bytes: done };
+  }
+
+  #closeListener(): void {
+    if (this.#listener === undefined) return;
+    this.#poll.delete(this.#listener);
+    close(this.#listener);
+    this.#listener = undefined;
+    try {
+      unlinkSync(this.#path);
+    } catch {
+      // The directory may be gone already.
+    }
+  }
+
+  /** Closes everything. Memory that has not been brought reads as zeros from now on: nobody may run any more who needs it. */
+  [Symbol.dispose](): void {
+    this.#closeListener();
+    if (this.#connection !== undefined) close(this.#connection);
+    this.#connection = undefined;
+    for (const process of [...this.#processes.values()]) this.#forget(process);
+    this.#finished = true;
+  }
+}
+
+function unexpected(what: string): CairnError {
+  return new CairnError('environment', 'criu-protocol', `CRIU sent ${what} for memory that comes later.`, {
+    remedy: 'Use the CRIU version that `cairn doctor` asks for.',
+  });
+}
