@@ -20,6 +20,7 @@ type Waiting = {
 export class CaptureWorker {
   readonly #worker: Worker;
   readonly #waiting = new Map<number, Waiting>();
+  readonly #up = Promise.withResolvers<void>();
   #next = 1;
   #dead: Error | undefined;
 
@@ -49,10 +50,17 @@ export class CaptureWorker {
   }
 
   async terminate(): Promise<void> {
+    // While Node.js binds functions in a thread its end would be that of the process.
+    this.#worker.ref();
+    if (this.#dead === undefined) await this.#up.promise;
     await this.#worker.terminate();
   }
 
   #settle(reply: CaptureReply): void {
+    if (reply.kind === 'up') {
+      this.#up.resolve();
+      return;
+    }
     const waiting = this.#waiting.get(reply.id);
     if (waiting === undefined) return;
     if (reply.kind === 'event') {
@@ -67,6 +75,7 @@ export class CaptureWorker {
   #die(error: Error): void {
     if (this.#dead !== undefined) return;
     this.#dead = error;
+    this.#up.resolve();
     for (const waiting of this.#waiting.values()) waiting.reject(lost(error));
     this.#waiting.clear();
   }

@@ -139,6 +139,8 @@ export type CaptureEvent =
   | { kind: 'progress'; bytes: number };
 
 export type CaptureReply =
+  /** The thread has started. */
+  | { kind: 'up' }
   | { id: number; kind: 'event'; event: CaptureEvent }
   | { id: number; kind: 'value'; value: unknown }
   | { id: number; kind: 'error'; error: PortableError };

@@ -52,6 +52,7 @@ port.on('message', ({ id, request }: { id: number; request: CaptureRequest }) =>
     port.postMessage({ id, kind: 'error', error: portableError(error) } satisfies CaptureReply);
   }
 });
+port.postMessage({ kind: 'up' } satisfies CaptureReply);
 
 function answer(request: CaptureRequest, tell: (event: CaptureEvent) => void): unknown {
   switch (request.op) {

@@ -7,7 +7,7 @@ import { endLeftoverCriu } from '../criu/leftovers.ts';
 import { readLog } from '../criu/log.ts';
 import type { CairnError } from '../errors.ts';
 import { releaseLease } from '../linux/lease.ts';
-import { close, eventfd, pipe, signalEventfd } from '../linux/libc.ts';
+import { close, eventfd, F_DUPFD_CLOEXEC, fcntl, pipe, signalEventfd } from '../linux/libc.ts';
 import { identityOf } from '../linux/process.ts';
 import { socketPair } from '../linux/socket.ts';
 import { Program, type ProgramEnd } from '../linux/spawn.ts';
@@ -80,8 +80,11 @@ export class DumpProcess implements AsyncDisposable {
     const [ours, theirs] = socketPair();
     const status = pipe();
     const hook = options.hold ? new DumpHook() : undefined;
+    const covers: Cover[] = [];
     try {
-      const covers = await listen(directory, wake);
+      // Copies: the worker may close its own, and their numbers may then be those of another dump.
+      for (const cover of await listen(directory, wake))
+        covers.push({ ...cover, fd: fcntl(cover.fd, F_DUPFD_CLOEXEC) });
       tellWatchedFiles(directory, options.pid);
       const argv = dumpCommand({
         ...options,
@@ -101,7 +104,7 @@ export class DumpProcess implements AsyncDisposable {
       return new DumpProcess(directory, program, hook, covers, { status: status.read, wake, pages: ours });
     } catch (error) {
       hook?.[Symbol.dispose]();
-      for (const fd of [wake, ours, status.read]) close(fd);
+      for (const fd of [wake, ours, status.read, ...covers.map((cover) => cover.fd)]) close(fd);
       rmSync(directory, { recursive: true, force: true });
       throw error;
     } finally {
@@ -181,6 +184,7 @@ export class DumpProcess implements AsyncDisposable {
     this.#hook?.[Symbol.dispose]();
     close(this.statusFd);
     close(this.wakeFd);
+    for (const { fd } of this.#covers) close(fd);
     rmSync(this.directory, { recursive: true, force: true });
   }
 }

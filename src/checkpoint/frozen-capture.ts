@@ -196,6 +196,8 @@ export class FrozenCapture {
         ? await this.#complete(unitPid, pid, shortened, listed, early?.plan)
         : { segments: listed };
     const { runs } = segments;
+    // Much of what was expected is gone: to read it would only fill it with zeros.
+    if (early !== undefined && segments.pages < early.plan.segments.pages * 0.9) early.reading.stop();
     const rest = early === undefined ? segments : planSegments(runsToRead(runs, early.plan.segments.runs));
     await this.#cured;
     const planned = await early?.reading.result().catch(() => undefined);

@@ -199,13 +199,13 @@ export class UnitRestarter {
 /** Gives back what a lazy restore needs (its snapshot must stay) when all memory of the unit has arrived, or the unit is gone. */
 export function releaseWhenWhole(unit: Unit, held: AsyncDisposable): void {
   const look = async () => {
-    const isArriving = unit.arrivingFrom() !== undefined && (await unit.status()).state === 'running';
+    const { state } = await unit.status();
+    const isArriving = unit.arrivingFrom() !== undefined && (state === 'running' || state === 'suspended');
     if (isArriving) setTimeout(again, arrivalPollMs).unref();
     else await held[Symbol.asyncDispose]();
   };
-  // If it cannot be told any more what the unit is doing, nobody needs the snapshot for it.
   const again = () => {
-    look().catch(() => void held[Symbol.asyncDispose]());
+    look().catch(() => void setTimeout(again, arrivalPollMs).unref());
   };
   again();
 }

@@ -5,8 +5,9 @@ import { disksAreQuiet } from '../linux/quiet-disks.ts';
 /** How the ring of io_setup(2) is called in the list of mappings. */
 export const asynchronousRing = '/[aio]';
 
-const calmMs = 5;
-const timeoutMs = 3000;
+/** Longer than an I/O scheduler holds a request back while it waits for the next one (BFQ: 8 ms). */
+const calmMs = 12;
+const timeoutMs = 1000;
 const ringMapping = /^([0-9a-f]+)-[0-9a-f]+ .* \/\[aio\]/gm;
 /** Offset of the tail in the ring (linux/aio.c: struct aio_ring). */
 const tailOffset = 12n;
@@ -15,8 +16,9 @@ const tailOffset = 12n;
  * Waits until the requests of asynchronous I/O of a stopped process have completed. CRIU saves the ring with what has completed, and does not wait
  * (criu/pie/parasite.c: parasite_check_aios); what completes later is lost, and the program waits for it forever.
  *
- * The kernel does not tell how many requests there are. So: no block device has any under way, and no ring has moved, for 5 ms. Requests that wait for
- * something else than a disk (IOCB_CMD_POLL) are not seen. Blocks the thread; throws `asynchronous-io` (temporary) after 3 s.
+ * The kernel does not tell how many requests there are. So: no block device has any under way, and no ring has moved, for 12 ms. Requests that wait for
+ * something else than a disk are not seen (IOCB_CMD_POLL, network file systems, the `io.max` of a control group). Blocks the thread; throws `asynchronous-io` (temporary)
+ * after 1 s.
  */
 export function awaitRings(pid: number, smaps: string): void {
   const rings = [...smaps.matchAll(ringMapping)].map((match) => BigInt(`0x${match[1]}`));

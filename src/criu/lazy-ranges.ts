@@ -40,8 +40,9 @@ export class LazyRanges {
     return { start: address, end: range.end, image: range.image + address - range.start };
   }
 
-  first(): Readonly<Range> | undefined {
-    return this.#ranges[0];
+  /** The last of it: to take from the end moves nothing else. */
+  last(): Readonly<Range> | undefined {
+    return this.#ranges.at(-1);
   }
 
   /** Takes out what lies between the two addresses. */

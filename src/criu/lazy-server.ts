@@ -15,8 +15,14 @@ const pageSize = 4096;
 const faultBytes = 64 * 1024;
 /** The most that is brought at once while nobody waits. */
 const burstBytes = 1024 * 1024;
-/** How often a page is tried whose mapping is not there, although nothing was said of its end; 2 ms apart. */
+/** How often memory is tried whose mapping is not there, although nothing was said of its end; 2 ms apart. */
 const patience = 50;
+/** Events of one process that are handled before others have their turn. */
+const eventsAtOnce = 64;
+/** The rest of the memory comes at least this often, however many wait for some of it. */
+const backgroundMs = 10;
+/** When what could not be placed is tried again. */
+const retryMs = 2;
 
 /** Gives the memory of a snapshot. */
 export interface LazySource {
@@ -39,8 +45,12 @@ interface LazyProcess {
   fd: number;
   ranges: LazyRanges;
   burst: number;
-  /** Consecutive refusals at `stuckAt`. */
-  refusals: number;
+  /** Pages for which a thread waits, and which could not be placed yet. */
+  waiting: Set<number>;
+  /** What was moved away, `start` and `end`: an event of its unmapping is still to come, which says nothing new. */
+  moved: { start: number; end: number }[];
+  /** Memory whose mapping is not there, and how often it has been tried. */
+  missing: { address: number; tries: number } | undefined;
 }
 
 /**
@@ -61,6 +71,7 @@ export class LazyServer implements Disposable {
   /** The PID whose descriptor comes next. */
   #awaited: number | undefined;
   #restored = false;
+  #lastBroughtMs = 0;
   #finished = false;
 
   /** Binds the socket in `directory`; from now on CRIU can be started. Throws system errors. */
@@ -83,9 +94,7 @@ export class LazyServer implements Disposable {
    */
   *poll(timeoutMs: number): Generator<LazyEvent, void, void> {
     if (this.#finished) return;
-    const pending = this.#restored && [...this.#processes.values()].some(({ ranges }) => !ranges.isEmpty);
-    const retry = [...this.#processes.values()].some(({ refusals }) => refusals > 0);
-    const ready = this.#poll.wait(pending ? (retry ? 2 : 0) : timeoutMs);
+    const ready = this.#poll.wait(this.#patienceMs(timeoutMs));
     for (const { fd } of ready) {
       if (this.#watched.has(fd)) yield { kind: 'ready', fd };
       else if (fd === this.#listener) this.#accept(fd);
@@ -95,14 +104,30 @@ export class LazyServer implements Disposable {
         if (process !== undefined) yield* this.#serve(process);
       }
     }
-    if (this.#restored && ready.length === 0) yield* this.#bringMore();
-    for (const process of this.#processes.values())
-      if (this.#restored && process.ranges.isEmpty) this.#forget(process);
+    for (const process of [...this.#processes.values()]) yield* this.#serveWaiting(process);
+    const now = performance.now();
+    if (this.#restored && (ready.length === 0 || now - this.#lastBroughtMs > backgroundMs)) {
+      this.#lastBroughtMs = now;
+      yield* this.#bringMore();
+    }
+    for (const process of [...this.#processes.values()])
+      if (this.#restored && process.ranges.isEmpty && process.waiting.size === 0) this.#forget(process);
     const over = this.#connection === undefined && this.#listener === undefined;
     if ((this.#restored && this.#processes.size === 0) || (over && !this.#restored)) {
       this.#finished = true;
       yield { kind: 'finished', complete: this.#restored };
     }
+  }
+
+  /** How long may be waited for events. */
+  #patienceMs(timeoutMs: number): number {
+    let patienceMs = timeoutMs;
+    for (const { ranges, waiting, missing } of this.#processes.values()) {
+      if (waiting.size === 0 && (ranges.isEmpty || !this.#restored)) continue;
+      if (waiting.size === 0 && missing === undefined) return 0;
+      patienceMs = retryMs;
+    }
+    return patienceMs;
   }
 
   #accept(listener: number): void {
@@ -147,7 +172,13 @@ export class LazyServer implements Disposable {
   }
 
   #add(process: Pick<LazyProcess, 'pid' | 'fd' | 'ranges'>): void {
-    this.#processes.set(process.fd, { ...process, burst: faultBytes, refusals: 0 });
+    this.#processes.set(process.fd, {
+      ...process,
+      burst: faultBytes,
+      waiting: new Set(),
+      moved: [],
+      missing: undefined,
+    });
     this.#poll.set(process.fd, POLLIN);
   }
 
@@ -157,50 +188,70 @@ export class LazyServer implements Disposable {
     close(fd);
   }
 
-  /** Handles all events of a process that there are. */
+  /** Handles events of a process, some at a time. The kernel tells of faults first, and only then of what else has happened. */
   *#serve(process: LazyProcess): Generator<LazyEvent, void, void> {
-    const { fd, ranges } = process;
-    for (let event = readMemoryEvent(fd); event !== undefined; event = readMemoryEvent(fd)) {
-      process.refusals = 0;
+    const { fd, ranges, moved } = process;
+    for (let count = 0; count < eventsAtOnce && this.#processes.has(fd); count++) {
+      const event = readMemoryEvent(fd);
+      if (event === undefined) return;
       switch (event.kind) {
         case 'fault':
           process.burst = faultBytes;
           yield* this.#fault(process, event.address - (event.address % pageSize));
-          if (!this.#processes.has(fd)) return;
           break;
         case 'fork':
           this.#add({ pid: process.pid, fd: event.fd, ranges: ranges.clone() });
           break;
         case 'remap':
           ranges.move(event.from, event.to, event.length);
+          moved.push({ start: event.from, end: event.from + event.length });
           break;
         case 'remove':
-        case 'unmap':
           ranges.drop(event.start, event.end);
+          break;
+        case 'unmap': {
+          // Of what was moved away: by now something else may have been moved there.
+          const known = moved.findIndex(({ start, end }) => start === event.start && end === event.end);
+          if (known >= 0) moved.splice(known, 1);
+          else ranges.drop(event.start, event.end);
+        }
       }
     }
   }
 
+  /** Tries again what could not be placed while mappings were being changed. */
+  *#serveWaiting(process: LazyProcess): Generator<LazyEvent, void, void> {
+    for (const address of [...process.waiting]) {
+      if (!this.#processes.has(process.fd)) return;
+      process.waiting.delete(address);
+      yield* this.#fault(process, address);
+    }
+  }
+
+  /** A thread waits for a page. It must not be woken before the page is there: it would fault at once again, and faults come before all other events. */
   *#fault(process: LazyProcess, address: number): Generator<LazyEvent, void, void> {
+    if (process.ranges.at(address) !== undefined) yield* this.#bring(process, address, faultBytes);
+    if (!this.#processes.has(process.fd)) return;
     if (process.ranges.at(address) !== undefined) {
-      yield* this.#bring(process, address, faultBytes);
+      process.waiting.add(address);
       return;
     }
+    // Given up, or never used; or brought just now.
     const { stopped } = placeZeros(process.fd, address, pageSize);
     if (stopped === 'ended') this.#forget(process);
-    // Brought while the event was on its way; or the mappings are being changed, and the thread tries again when they are not.
+    else if (stopped === 'changing') process.waiting.add(address);
     else if (stopped !== undefined) wakeWaiters(process.fd, address, pageSize);
   }
 
   /** One piece of what is still to come, of a process in turn. */
   *#bringMore(): Generator<LazyEvent, void, void> {
     for (const [fd, process] of this.#processes) {
-      const next = process.ranges.first();
+      const next = process.ranges.last();
       if (next === undefined) continue;
       // The next time another one.
       this.#processes.delete(fd);
       this.#processes.set(fd, process);
-      yield* this.#bring(process, next.start, process.burst);
+      yield* this.#bring(process, Math.max(next.start, next.end - process.burst), process.burst);
       process.burst = Math.min(burstBytes, process.burst + faultBytes);
       return;
     }
@@ -215,32 +266,33 @@ export class LazyServer implements Disposable {
     let done = 0;
     for (let piece = given; done < given; ) {
       const at = address + done;
-      const { bytes: placed, stopped } = placePages(
-        process.fd,
-        at,
-        this.#buffer.subarray(done, Math.min(given, done + piece)),
-      );
+      const pages = this.#buffer.subarray(done, Math.min(given, done + piece));
+      const { bytes: placed, stopped } = placePages(process.fd, at, pages);
       done += placed;
-      if (placed > 0) process.refusals = 0;
+      if (placed > 0) process.missing = undefined;
       if (stopped === undefined) continue;
       if (stopped === 'ended') return this.#forget(process);
-      if (stopped === 'changing') {
-        // Events say what becomes of the rest.
-        if (done === 0) process.refusals++;
-        break;
-      }
+      // Events say what becomes of the rest.
+      if (stopped === 'changing') break;
       if (stopped === 'present') {
         done += pageSize;
         wakeWaiters(process.fd, at, pageSize);
       } else if (piece > pageSize) piece = pageSize;
       else {
         // The end of the mapping, of which an event will tell; or the process never had it (a child, MADV_DONTFORK).
-        if (done === 0 && ++process.refusals > patience) done = pageSize;
+        if (done === 0 && this.#isHopeless(process, at)) done = given;
         break;
       }
     }
     process.ranges.drop(address, address + done);
     if (done > 0) yield { kind: 'pages', bytes: done };
+  }
+
+  /** Whether the mapping at an address has been missing so often that nothing more will be said of it. */
+  #isHopeless(process: LazyProcess, address: number): boolean {
+    const tries = process.missing?.address === address ? process.missing.tries + 1 : 1;
+    process.missing = tries > patience ? undefined : { address, tries };
+    return tries > patience;
   }
 
   #closeListener(): void {

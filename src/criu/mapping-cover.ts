@@ -1,8 +1,8 @@
-import { closeSync, openSync, readFileSync, unlinkSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, readFileSync, unlinkSync, writeSync } from 'node:fs';
 import path from 'node:path';
 import { systemCode } from '../errors.ts';
 import { WriteLease } from '../linux/lease.ts';
-import { unlessGone } from '../linux/process.ts';
+import { isStopped, unlessGone } from '../linux/process.ts';
 import { awaitRings } from './asynchronous-io.ts';
 import type { Cover } from './covered-command.ts';
 
@@ -59,14 +59,23 @@ export class MappingCover implements Disposable {
 
   /** If CRIU waits for it: lets it go on, and returns what was shortened. Throws `asynchronous-io` (temporary); see `awaitRings`. */
   serve(): ShortenedMapping[] | undefined {
-    if (this.#served || !this.#lease.wanted) return undefined;
     const { pid, fd } = this.cover;
+    // Somebody else may be looking at the file.
+    if (this.#served || !this.#lease.wanted || !isStopped(pid)) return undefined;
     const smaps = unlessGone(() => readFileSync(`/proc/${pid}/smaps`, 'utf8')) ?? '';
     awaitRings(pid, smaps);
     const shown = shortenMappings(smaps);
-    writeSync(fd, shown.text);
     this.#served = true;
-    this.#lease.release();
+    try {
+      const bytes = Buffer.from(shown.text);
+      for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done);
+    } catch (error) {
+      // With an empty file CRIU gives up; with half of it, it would not.
+      ftruncateSync(fd);
+      throw error;
+    } finally {
+      this.#lease.release();
+    }
     return shown.shortened;
   }
 
@@ -75,37 +84,46 @@ export class MappingCover implements Disposable {
   }
 }
 
-const head = /^([0-9a-f]+)-([0-9a-f]+) (\S{4}) [0-9a-f]+ [0-9a-f:]+ (\d+)\s*(.*)$/;
+const head = /^([0-9a-f]+)-([0-9a-f]+) (\S{4}) [0-9a-f]+ [0-9a-f:]+ (\d+)\s*(.*)$/s;
 const anonymous = /^($|\[heap\]$|\[anon:)/;
+const anyHead = /^[0-9a-f]+-[0-9a-f]+ /;
 const flagsLine = 'VmFlags:';
 
-/** What CRIU reads of `/proc/PID/smaps`, with long anonymous private mappings cut to their first page. Pure. */
+/**
+ * What CRIU reads of `/proc/PID/smaps`, with long anonymous private mappings cut to their first page. Names may hold anything but line breaks. Pure.
+ */
 export function shortenMappings(smaps: string): { text: string; shortened: ShortenedMapping[] } {
   const shortened: ShortenedMapping[] = [];
   let text = '';
-  let last: RegExpExecArray | null = null;
+  let mapping = '';
   for (const line of smaps.split('\n')) {
-    const match = head.exec(line);
-    if (match !== null) last = match;
-    else if (line.startsWith(flagsLine) && last !== null) {
-      const [whole, from = '', to = '', permissions = '', inode, name = ''] = last;
-      const start = Number.parseInt(from, 16);
-      const end = Number.parseInt(to, 16);
-      // CRIU may move the beginning of one that grows downwards.
-      const grows = line.slice(flagsLine.length).split(' ').includes('gd');
-      if (
-        end - start >= longBytes &&
-        permissions.endsWith('p') &&
-        inode === '0' &&
-        anonymous.test(name) &&
-        !grows
-      ) {
-        shortened.push({ start, end });
-        text += `${from}-${(start + shownBytes).toString(16)}${whole.slice(from.length + 1 + to.length)}\n`;
-      } else text += `${whole}\n`;
-      text += `${line}\n`;
-      last = null;
+    if (anyHead.test(line)) {
+      if (mapping !== '') text += `${mapping}\n`;
+      mapping = line;
+    } else if (line.startsWith(flagsLine)) {
+      const cut = cutOf(mapping, line.slice(flagsLine.length).split(' '));
+      if (cut !== undefined) shortened.push(cut.mapping);
+      text += `${cut?.line ?? mapping}\n${line}\n`;
+      mapping = '';
     }
   }
+  if (mapping !== '') text += `${mapping}\n`;
   return { text, shortened };
+}
+
+/** A mapping that is to be shown shorter, and its line then. */
+function cutOf(
+  line: string,
+  flags: readonly string[],
+): { mapping: ShortenedMapping; line: string } | undefined {
+  const match = head.exec(line);
+  if (match === null) return undefined;
+  const [, from = '', to = '', permissions = '', inode, name = ''] = match;
+  const start = Number.parseInt(from, 16);
+  const end = Number.parseInt(to, 16);
+  const suitable = permissions.endsWith('p') && inode === '0' && anonymous.test(name);
+  // CRIU may move the beginning of one that grows downwards.
+  if (!suitable || end - start < longBytes || flags.includes('gd')) return undefined;
+  const rest = line.slice(from.length + 1 + to.length);
+  return { mapping: { start, end }, line: `${from}-${(start + shownBytes).toString(16)}${rest}` };
 }

@@ -77,6 +77,8 @@ export interface SavedMapping {
   flags: number;
   /** VMA_* bits of CRIU. */
   status: number;
+  /** Bit N: advice number N of madvise(2). */
+  advice: number;
 }
 
 export function decodeMappings(image: Uint8Array, name = 'mm.img'): SavedMapping[] {
@@ -89,6 +91,7 @@ export function decodeMappings(image: Uint8Array, name = 'mm.img'): SavedMapping
     protection: vma.uint(5) ?? 0,
     flags: vma.uint(6) ?? 0,
     status: vma.uint(7) ?? 0,
+    advice: vma.uint(9) ?? 0,
   }));
 }
 

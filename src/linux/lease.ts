@@ -3,6 +3,7 @@ import { fcntl, libc } from './libc.ts';
 const F_SETOWN = 8;
 const F_SETLEASE = 1024;
 const F_GETLEASE = 1025;
+const F_RDLCK = 0;
 const F_WRLCK = 1;
 const F_UNLCK = 2;
 
@@ -24,7 +25,8 @@ export class WriteLease {
 
   /** Whether somebody waits for the file. */
   get wanted(): boolean {
-    return fcntl(this.#fd, F_GETLEASE) !== F_WRLCK;
+    // What a lease that is being broken is to become; one that is gone is F_UNLCK.
+    return fcntl(this.#fd, F_GETLEASE) === F_RDLCK;
   }
 
   release(): void {

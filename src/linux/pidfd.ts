@@ -45,6 +45,13 @@ export function takeDescriptor(pidfd: number, fd: number): number {
   return checked(libc().syscall(SYS_pidfd_getfd, pidfd, fd, 0, 0, 0), 'pidfd_getfd', String(fd));
 }
 
+/** Whether a descriptor of this process and one of another lead to the same open file (kcmp(2)); false if the kernel does not tell. */
+export function isSameFile(fd: number, pid: number, other: number): boolean {
+  const kcmp = process.arch === 'arm64' ? 272 : 312;
+  const KCMP_FILE = 0;
+  return libc().syscall(kcmp, process.pid, pid, KCMP_FILE, fd, other) === 0;
+}
+
 /** Blocks until the process of the pidfd has ended; false if `timeoutMs` passed first. Not for the main thread. */
 export function waitPidfd(pidfd: number, timeoutMs: number): boolean {
   const poll = new PollSet();

@@ -22,7 +22,7 @@ export interface Mapping {
   deleted: boolean;
 }
 
-const pattern = /^([0-9a-f]+)-([0-9a-f]+) (.)(.)(.)(.) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+)\s*(.*)$/;
+const pattern = /^([0-9a-f]+)-([0-9a-f]+) (.)(.)(.)(.) ([0-9a-f]+) ([0-9a-f]+:[0-9a-f]+) (\d+)\s*(.*)$/s;
 
 /** Parses the lines of /proc/PID/maps; lines of another form (those of smaps) are skipped. */
 export function parseMaps(text: string): Mapping[] {

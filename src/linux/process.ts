@@ -184,6 +184,15 @@ export function readThreads(pid: number): number[] | undefined {
   return unlessGone(() => readdirSync(`/proc/${pid}/task`).map(Number));
 }
 
+/** Whether all threads of a process are stopped by a tracer (or have ended). */
+export function isStopped(pid: number): boolean {
+  const threads = readThreads(pid) ?? [];
+  return threads.every((thread) => {
+    const line = text(`/proc/${pid}/task/${thread}/stat`);
+    return line === undefined || ['t', 'Z', 'X'].includes(parseStat(line).state);
+  });
+}
+
 /**
  * Stack pointers of the threads of a stopped process (/proc/TID/syscall); `undefined` if it is gone or one of them runs.
  */

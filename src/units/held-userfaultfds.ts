@@ -1,7 +1,7 @@
 /** Copies of the userfaultfds with which a monitor brings memory. */
 
 import { closeSync } from 'node:fs';
-import { openPidfd, takeDescriptor } from '../linux/pidfd.ts';
+import { isSameFile, openPidfd, takeDescriptor } from '../linux/pidfd.ts';
 import { isAlive } from '../linux/process.ts';
 import { readDescriptors } from '../linux/process-descriptors.ts';
 import { monitorOf } from './monitor-plan.ts';
@@ -33,14 +33,23 @@ export class HeldUserfaultfds implements Disposable {
   }
 
   #look(): void {
+    try {
+      this.#follow();
+    } catch {
+      // No descriptor is free, or so: the next time.
+    }
+  }
+
+  #follow(): void {
     const monitor = monitorOf(this.#planFile);
     const descriptors = monitor === undefined ? undefined : readDescriptors(monitor.pid);
     // A dead process has no descriptors, too: then the copies are what they are for.
     if (monitor === undefined || descriptors === undefined || descriptors.length === 0) return;
     if (!isAlive(monitor)) return;
     const present = new Set(descriptors.filter((one) => one.target === target).map(({ fd }) => fd));
+    // The number may be that of another one by now.
     for (const [fd, copy] of this.#copies)
-      if (!present.has(fd)) {
+      if (!present.has(fd) || !isSameFile(copy, monitor.pid, fd)) {
         closeSync(copy);
         this.#copies.delete(fd);
       }

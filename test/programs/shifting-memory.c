@@ -1,19 +1,23 @@
 /*
  * R06: memory that comes, goes, moves and is written all the time, in between and while it is saved: mmap, munmap, mremap, mprotect, MADV_DONTNEED;
- * and children that have it, too.
+ * and children that have it, too. With an argument so many threads do it at once, each with regions of its own.
  * Every page is at any time what the program last made it.
  */
+#include <pthread.h>
 #include <sys/mman.h>
 #include "probe.h"
 
-#define REGIONS 96
+#define MOST_REGIONS 96
 #define PAGES 256
 #define PAGE 4096
 
-static unsigned char *place[REGIONS];
+static int REGIONS = MOST_REGIONS;
+static __thread unsigned char *place[MOST_REGIONS];
 /* Of each page: what it was filled with; 0 for zeros. */
-static uint32_t seed[REGIONS][PAGES];
-static uint64_t randomness;
+static __thread uint32_t seed[MOST_REGIONS][PAGES];
+static __thread uint64_t randomness;
+static uint64_t first_seed;
+static int readers_ready;
 
 static void write_page(int region, int page) {
   seed[region][page] = (uint32_t)probe_random(&randomness) | 1;
@@ -77,23 +81,43 @@ static void fork_and_check(void) {
   probe_reap(child, "a child");
 }
 
-int main(void) {
-  randomness = (uint64_t)time(NULL) * 2 + 1;
-  uint64_t first = randomness;
+/* One thread's life; the first of them is `main`. */
+static void *live(void *number) {
+  randomness = first_seed + 2 * (uintptr_t)number;
   for (int region = 0; region < REGIONS; region++) {
     map_region(region);
     for (int page = 0; page < PAGES; page++) write_page(region, page);
   }
-  probe_ready();
+  __atomic_add_fetch(&readers_ready, 1, __ATOMIC_SEQ_CST);
   time_t end = time(NULL) + PROBE_PATIENCE;
   while (!probe_gone() && probe_failures == 0) {
     for (int i = 0; i < 50; i++) change();
     check_region((int)(probe_random(&randomness) % REGIONS));
-    if (probe_random(&randomness) % 4 == 0) fork_and_check();
+    if (number == NULL && probe_random(&randomness) % 4 == 0) fork_and_check();
     if (time(NULL) > end) probe_fail("no go file within %d s", PROBE_PATIENCE);
   }
-  if (probe_broken()) place[7][5 * PAGE] ^= 1;
+  if (number == NULL && probe_broken()) place[7][5 * PAGE] ^= 1;
   for (int region = 0; region < REGIONS && probe_failures < 10; region++) check_region(region);
-  if (probe_failures) probe_fail("seed %llu", (unsigned long long)first);
+  return NULL;
+}
+
+static void *say_ready(void *threads) {
+  while (__atomic_load_n(&readers_ready, __ATOMIC_SEQ_CST) < (int)(uintptr_t)threads) probe_pause(10);
+  probe_ready();
+  return NULL;
+}
+
+int main(int count, char **arguments) {
+  uintptr_t threads = count > 1 ? (uintptr_t)atoi(arguments[1]) : 1;
+  pthread_t others[16], speaker;
+  REGIONS = MOST_REGIONS / (int)threads;
+  first_seed = (uint64_t)time(NULL) * 64 + 1;
+  if (pthread_create(&speaker, NULL, say_ready, (void *)threads) != 0) probe_die("pthread_create");
+  for (uintptr_t i = 1; i < threads; i++)
+    if (pthread_create(&others[i], NULL, live, (void *)i) != 0) probe_die("pthread_create");
+  live(NULL);
+  for (uintptr_t i = 1; i < threads; i++) pthread_join(others[i], NULL);
+  pthread_join(speaker, NULL);
+  if (probe_failures) probe_fail("seed %llu", (unsigned long long)first_seed);
   return probe_result();
 }

@@ -41,6 +41,11 @@ export const probes: readonly Probe[] = [
   { title: 'R05 identity and credentials of an ordinary user', program: 'identity', uid: 1000 },
   { title: 'R06 private memory, stack, protections, copy-on-write', program: 'memory-private' },
   { title: 'R06 memory that comes, goes and moves while it is saved', program: 'shifting-memory' },
+  {
+    title: 'R06 memory that comes, goes and moves in four threads while it is saved',
+    program: 'shifting-memory',
+    arguments: ['4'],
+  },
   { title: 'R06 guard pages within a mapping', program: 'guards' },
   { title: 'R06 shared anonymous memory and memfd', program: 'memory-shared' },
   { title: 'R06 huge pages', program: 'memory-huge' },
