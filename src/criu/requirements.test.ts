@@ -4,9 +4,9 @@ import { minimumCriu, provenCriu, whyCriuTooOld } from './requirements.ts';
 
 // What the distributions ship, on the kernels that they ship and on a newer one.
 const cases: { criu: string; kernel: string; reason: RegExp | undefined }[] = [
-  { criu: '3.17.1', kernel: '6.1.0-37-amd64', reason: /page map formats/ },
+  { criu: '3.17.1', kernel: '6.1.0-37-amd64', reason: /page map format that came with 4.2/ },
   { criu: '3.17.1', kernel: '6.18.44', reason: /vDSO/ },
-  { criu: '4.1.1', kernel: '6.12.48+deb13-amd64', reason: /page map formats/ },
+  { criu: '4.1.1', kernel: '6.12.48+deb13-amd64', reason: /page map format that came with 4.2/ },
   { criu: '4.1.1', kernel: '6.16.3', reason: /internet sockets/ },
   { criu: '4.2', kernel: '6.8.0-45-generic', reason: undefined },
   { criu: provenCriu, kernel: '6.18.44', reason: undefined },
