@@ -55,7 +55,10 @@ async function main(): Promise<number> {
   if (values.soak) process.env.CAIRN_SOAK = '1';
 
   const limit = new AbortController();
-  setTimeout(() => limit.abort(`the time limit of ${minutes} minutes passed`), minutes * 60_000).unref();
+  setTimeout(
+    () => limit.abort(new Error(`the time limit of ${minutes} minutes passed`)),
+    minutes * 60_000,
+  ).unref();
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.once(name, () => limit.abort(`interrupted by ${name}`));
   }
