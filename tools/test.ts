@@ -60,14 +60,14 @@ async function main(): Promise<number> {
     minutes * 60_000,
   ).unref();
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.once(name, () => limit.abort(`interrupted by ${name}`));
+    process.once(name, () => limit.abort(new Error(`interrupted by ${name}`)));
   }
   const report = new TestReport(root);
   const before = await collectBelongings();
   const common = { titles, signal: limit.signal, report };
   await runFiles(chosen(unit), { ...common, concurrency: 2, timeoutMs: 3 * 60_000 });
   await runFiles(chosen(system), { ...common, concurrency: 1, timeoutMs: (values.soak ? 300 : 15) * 60_000 });
-  if (limit.signal.aborted) report.failure(String(limit.signal.reason));
+  if (limit.signal.aborted) report.failure((limit.signal.reason as Error).message);
   const leaks = await findLeaks(before, { runMark, temporary, timeoutMs: 10_000 });
   for (const leak of leaks.own) report.failure(`left behind: ${leak}`);
   for (const leak of leaks.doubtful)

@@ -13,6 +13,10 @@ test('R06 only long anonymous private mappings are shortened, and only what CRIU
     entry('7f0070000000-7f0070100000 rw-s 00000000 00:01 4711                       /dev/zero (deleted)'),
     entry('7f0080000000-7f0080100000 r--p 00000000 fe:00 4712                       /usr/lib/large.so'),
     entry('7f0090000000-7f0090100000 rw-p 00000000 00:00 0 ', 'rd wr mr mw me gd ac '),
+    // Names may hold what ends a line elsewhere.
+    entry(
+      '7f00a0000000-7f00a0100000 rw-s 00000000 00:01 4713                       /memfd:a\rb\u2028c (deleted)',
+    ),
     entry('7ffc00000000-7ffc00100000 rw-p 00000000 00:00 0                          [stack]', 'rd wr gd'),
     entry('7ffc00200000-7ffc00300000 r--p 00000000 00:00 0                          [vvar]', 'rd io pf'),
   ].join('');

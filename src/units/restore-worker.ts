@@ -65,7 +65,10 @@ function servePages(images: SnapshotImages, { directory, source, wakeFd }: Resto
       if (event.kind === 'ready') return;
       if (event.kind === 'pages') bytes += event.bytes;
       if (event.kind !== 'finished') continue;
-      if (event.complete) return tell({ kind: 'finished', bytes });
+      if (event.complete) {
+        server[Symbol.dispose]();
+        return tell({ kind: 'finished', bytes });
+      }
       throw new CairnError('temporary', 'lazy-interrupted', 'CRIU ended before it had restored everything');
     }
   }
