@@ -1,7 +1,7 @@
 /** Which pages a process has, against what CRIU itself says. Needs root and a CRIU (CAIRN_CRIU, or as `findCriu` finds it). */
 
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { dump, type Images } from '../criu/fake/complete-dump.ts';
 import { criuOrSkip, mebibytes, SelfCheckingProgram } from '../criu/fake/self-checking-program.ts';
 import { decodeMappings } from '../criu/messages.ts';
@@ -26,12 +26,23 @@ function image(images: Images, name: string): Buffer {
   return images.get(name) ?? assert.fail(`there is no ${name}`);
 }
 
-test('R06 the pages that Cairn lists are those that CRIU lists, lazy where CRIU says so', async (t) => {
+/** CRIU, and a program that runs; `undefined` where something is missing, and the test is skipped. */
+async function criuAndProgram(t: TestContext) {
   const criu = await criuOrSkip(t);
-  if (criu === undefined) return;
-  if (!canListPages()) return t.skip('the kernel has no PAGEMAP_SCAN');
+  if (criu === undefined) return undefined;
+  if (!canListPages()) {
+    t.skip('the kernel has no PAGEMAP_SCAN');
+    return undefined;
+  }
   const subject = new SelfCheckingProgram(t);
   await subject.ready();
+  return { criu, subject };
+}
+
+test('R06 the pages that Cairn lists are those that CRIU lists, lazy where CRIU says so', async (t) => {
+  const scene = await criuAndProgram(t);
+  if (scene === undefined) return;
+  const { criu, subject } = scene;
   await dump(t, criu, subject, {
     whileFrozen(images) {
       for (const pid of subject.tree) {
@@ -52,11 +63,9 @@ test('R06 the pages that Cairn lists are those that CRIU lists, lazy where CRIU 
 });
 
 test('R06 what a CRIU with covers has not seen is put together as it would have been without', async (t) => {
-  const criu = await criuOrSkip(t);
-  if (criu === undefined) return;
-  if (!canListPages()) return t.skip('the kernel has no PAGEMAP_SCAN');
-  const subject = new SelfCheckingProgram(t);
-  await subject.ready();
+  const scene = await criuAndProgram(t);
+  if (scene === undefined) return;
+  const { criu, subject } = scene;
   const [root = 0, child = 0] = subject.tree;
   const expected = new Map<number, { mappings: Buffer; runs: Float64Array }>();
   await dump(t, criu, subject, {

@@ -1,8 +1,7 @@
-import { unlinkSync } from 'node:fs';
-import path from 'node:path';
+import { CriuSocket } from './criu-socket.ts';
 import { CairnError } from '../errors.ts';
 import { close, POLLIN, PollSet, setNonBlocking } from '../linux/libc.ts';
-import { acceptUnix, listenUnix, receiveMessage } from '../linux/socket.ts';
+import { receiveMessage } from '../linux/socket.ts';
 import { placePages, placeZeros, readMemoryEvent, wakeWaiters } from '../linux/userfaultfd.ts';
 import type { LazyRanges } from './lazy-ranges.ts';
 
@@ -61,12 +60,11 @@ interface LazyProcess {
  */
 export class LazyServer implements Disposable {
   readonly #source: LazySource;
-  readonly #path: string;
+  readonly #socket: CriuSocket;
   readonly #poll = new PollSet();
   readonly #watched = new Set<number>();
   readonly #processes = new Map<number, LazyProcess>();
   readonly #buffer = new Uint8Array(new SharedArrayBuffer(burstBytes));
-  #listener: number | undefined;
   #connection: number | undefined;
   /** The PID whose descriptor comes next. */
   #awaited: number | undefined;
@@ -77,9 +75,7 @@ export class LazyServer implements Disposable {
   /** Binds the socket in `directory`; from now on CRIU can be started. Throws system errors. */
   constructor(directory: string, source: LazySource) {
     this.#source = source;
-    this.#path = path.join(directory, socketName);
-    this.#listener = listenUnix(this.#path);
-    this.#poll.set(this.#listener, POLLIN);
+    this.#socket = new CriuSocket(directory, socketName, this.#poll);
   }
 
   /** Reports when `fd` can be read (an eventfd that interrupts). The caller keeps owning it. */
@@ -97,7 +93,7 @@ export class LazyServer implements Disposable {
     const ready = this.#poll.wait(this.#patienceMs(timeoutMs));
     for (const { fd } of ready) {
       if (this.#watched.has(fd)) yield { kind: 'ready', fd };
-      else if (fd === this.#listener) this.#accept(fd);
+      else if (fd === this.#socket.fd) this.#accept();
       else if (fd === this.#connection) this.#receive(fd);
       else {
         const process = this.#processes.get(fd);
@@ -112,7 +108,7 @@ export class LazyServer implements Disposable {
     }
     for (const process of [...this.#processes.values()])
       if (this.#restored && process.ranges.isEmpty && process.waiting.size === 0) this.#forget(process);
-    const over = this.#connection === undefined && this.#listener === undefined;
+    const over = this.#connection === undefined && this.#socket.fd === undefined;
     if ((this.#restored && this.#processes.size === 0) || (over && !this.#restored)) {
       this.#finished = true;
       yield { kind: 'finished', complete: this.#restored };
@@ -130,13 +126,12 @@ export class LazyServer implements Disposable {
     return patienceMs;
   }
 
-  #accept(listener: number): void {
-    const fd = acceptUnix(listener);
+  #accept(): void {
+    const fd = this.#socket.accept();
     if (fd === undefined) return;
     this.#connection = fd;
     setNonBlocking(fd, true);
     this.#poll.set(fd, POLLIN);
-    this.#closeListener();
   }
 
   /** Takes what CRIU has sent. */
@@ -295,21 +290,9 @@ export class LazyServer implements Disposable {
     return tries > patience;
   }
 
-  #closeListener(): void {
-    if (this.#listener === undefined) return;
-    this.#poll.delete(this.#listener);
-    close(this.#listener);
-    this.#listener = undefined;
-    try {
-      unlinkSync(this.#path);
-    } catch {
-      // The directory may be gone already.
-    }
-  }
-
   /** Closes everything. Memory that has not been brought reads as zeros from now on: nobody may run any more who needs it. */
   [Symbol.dispose](): void {
-    this.#closeListener();
+    this.#socket[Symbol.dispose]();
     if (this.#connection !== undefined) close(this.#connection);
     this.#connection = undefined;
     for (const process of [...this.#processes.values()]) this.#forget(process);

@@ -8,7 +8,7 @@ import { readTree } from '../linux/process.ts';
 import { Program } from '../linux/spawn.ts';
 import { dumpCommand } from './dump-command.ts';
 import { explainFailure } from './explain.ts';
-import { dump } from './fake/complete-dump.ts';
+import { dump, streamedDump } from './fake/complete-dump.ts';
 import { criuOrSkip, SelfCheckingProgram } from './fake/self-checking-program.ts';
 import { readLog } from './log.ts';
 import { decodeCore, decodeInventory, decodeTaskTree } from './messages.ts';
@@ -90,16 +90,7 @@ test('R21 closing the sockets ends a dump; the program runs on', async (t) => {
   const subject = new SelfCheckingProgram(t);
   await subject.ready();
   const capture = new StreamCapture(subject.directory);
-  await using run = new Program([
-    criu.path,
-    ...dumpCommand({
-      pid: subject.pid,
-      imageDirectory: subject.directory,
-      logFile: 'dump.log',
-      afterwards: 'run',
-      stream: true,
-    }),
-  ]);
+  await using run = new Program([criu.path, ...dumpCommand(streamedDump(subject))]);
   let opened = false;
   while (!opened) {
     for (const event of capture.poll(20)) opened ||= event.kind === 'data' && event.name.startsWith('pages-');

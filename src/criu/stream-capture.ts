@@ -1,8 +1,6 @@
-import { unlinkSync } from 'node:fs';
-import { join } from 'node:path';
+import { CriuSocket } from './criu-socket.ts';
 import { CairnError } from '../errors.ts';
 import { close, POLLIN, PollSet, read, setPipeSize } from '../linux/libc.ts';
-import { acceptUnix, listenUnix } from '../linux/socket.ts';
 import { StreamerConnection, streamPipeBytes } from './streamer-connection.ts';
 
 /** Name of the socket in the image directory to which `criu dump --stream` connects. */
@@ -34,21 +32,18 @@ interface Stream {
  * image a name and then the read end of a pipe.
  */
 export class StreamCapture implements Disposable {
-  readonly #path: string;
+  readonly #socket: CriuSocket;
   readonly #poll = new PollSet();
   readonly #buffer = new Uint8Array(new SharedArrayBuffer(streamPipeBytes));
   readonly #streams = new Map<number, Stream>();
   readonly #watched = new Set<number>();
-  #listener: number | undefined;
   #connection: StreamerConnection | undefined;
   #count = 0;
   #finished = false;
 
   /** Binds the socket in `directory`; from now on CRIU can be started. Throws system errors. */
   constructor(directory: string) {
-    this.#path = join(directory, captureSocketName);
-    this.#listener = listenUnix(this.#path);
-    this.#poll.set(this.#listener, POLLIN);
+    this.#socket = new CriuSocket(directory, captureSocketName, this.#poll);
   }
 
   /** Reports when `fd` can be read (a status descriptor, an eventfd that interrupts). The caller keeps owning it. */
@@ -76,7 +71,7 @@ export class StreamCapture implements Disposable {
     if (this.#finished) return;
     for (const { fd } of this.#poll.wait(timeoutMs)) {
       if (this.#watched.has(fd)) yield { kind: 'ready', fd };
-      else if (fd === this.#listener) yield* this.#accept(fd);
+      else if (fd === this.#socket.fd) yield* this.#accept();
       else if (fd === this.#connection?.fd) yield* this.#receive(this.#connection);
       else {
         const stream = this.#streams.get(fd);
@@ -114,13 +109,11 @@ export class StreamCapture implements Disposable {
     }
   }
 
-  *#accept(listener: number): Generator<CaptureEvent, void, void> {
-    const fd = acceptUnix(listener);
+  *#accept(): Generator<CaptureEvent, void, void> {
+    const fd = this.#socket.accept();
     if (fd === undefined) return;
     this.#connection = new StreamerConnection(fd);
     this.#poll.set(fd, POLLIN);
-    // One dump has one connection; nobody else has business here.
-    this.#closeListener();
     yield { kind: 'connected' };
   }
 
@@ -158,21 +151,9 @@ export class StreamCapture implements Disposable {
     close(stream.fd);
   }
 
-  #closeListener(): void {
-    if (this.#listener === undefined) return;
-    this.#poll.delete(this.#listener);
-    close(this.#listener);
-    this.#listener = undefined;
-    try {
-      unlinkSync(this.#path);
-    } catch {
-      // The directory may be gone already.
-    }
-  }
-
   /** Closes all sockets and pipes: a CRIU that is still dumping fails and lets the tasks run on. */
   [Symbol.dispose](): void {
-    this.#closeListener();
+    this.#socket[Symbol.dispose]();
     for (const stream of [...this.#streams.values()]) this.#closeStream(stream);
     if (this.#connection !== undefined) {
       this.#poll.delete(this.#connection.fd);

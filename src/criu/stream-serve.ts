@@ -1,8 +1,7 @@
-import { unlinkSync } from 'node:fs';
-import { join } from 'node:path';
+import { CriuSocket } from './criu-socket.ts';
 import { systemCode } from '../errors.ts';
 import { close, POLLIN, POLLOUT, PollSet, setNonBlocking, setPipeSize, write } from '../linux/libc.ts';
-import { acceptUnix, listenUnix, sendMessage } from '../linux/socket.ts';
+import { sendMessage } from '../linux/socket.ts';
 import { encodeRecord } from './image-file.ts';
 import { streamerReply } from './messages.ts';
 import { StreamerConnection, streamPipeBytes } from './streamer-connection.ts';
@@ -49,22 +48,19 @@ interface Stream {
  * ends before it connects is not noticed here: whoever started it interrupts with a watched eventfd.
  */
 export class StreamServe implements Disposable {
-  readonly #path: string;
+  readonly #socket: CriuSocket;
   readonly #source: ImageSource;
   readonly #poll = new PollSet();
   readonly #streams = new Map<number, Stream>();
   readonly #watched = new Set<number>();
   readonly #idleBuffers: Uint8Array<SharedArrayBuffer>[] = [];
-  #listener: number | undefined;
   #connection: StreamerConnection | undefined;
   #finished = false;
 
   /** Binds the socket in `directory`; from now on CRIU can be started. Throws system errors. */
   constructor(directory: string, source: ImageSource) {
     this.#source = source;
-    this.#path = join(directory, serveSocketName);
-    this.#listener = listenUnix(this.#path);
-    this.#poll.set(this.#listener, POLLIN);
+    this.#socket = new CriuSocket(directory, serveSocketName, this.#poll);
   }
 
   /** Reports when `fd` can be read (an eventfd that interrupts). The caller keeps owning it. */
@@ -87,7 +83,7 @@ export class StreamServe implements Disposable {
     if (this.#finished) return;
     for (const { fd } of this.#poll.wait(timeoutMs)) {
       if (this.#watched.has(fd)) yield { kind: 'ready', fd };
-      else if (fd === this.#listener) yield* this.#accept(fd);
+      else if (fd === this.#socket.fd) yield* this.#accept();
       else if (fd === this.#connection?.fd) yield* this.#receive(this.#connection);
       else {
         const stream = this.#streams.get(fd);
@@ -100,12 +96,11 @@ export class StreamServe implements Disposable {
     }
   }
 
-  *#accept(listener: number): Generator<ServeEvent, void, void> {
-    const fd = acceptUnix(listener);
+  *#accept(): Generator<ServeEvent, void, void> {
+    const fd = this.#socket.accept();
     if (fd === undefined) return;
     this.#connection = new StreamerConnection(fd);
     this.#poll.set(fd, POLLIN);
-    this.#closeListener();
     yield { kind: 'connected' };
   }
 
@@ -179,21 +174,9 @@ export class StreamServe implements Disposable {
     this.#idleBuffers.push(stream.buffer);
   }
 
-  #closeListener(): void {
-    if (this.#listener === undefined) return;
-    this.#poll.delete(this.#listener);
-    close(this.#listener);
-    this.#listener = undefined;
-    try {
-      unlinkSync(this.#path);
-    } catch {
-      // The directory may be gone already.
-    }
-  }
-
   /** Closes all sockets and pipes: a CRIU that is still restoring fails. */
   [Symbol.dispose](): void {
-    this.#closeListener();
+    this.#socket[Symbol.dispose]();
     for (const stream of [...this.#streams.values()]) this.#closeStream(stream);
     if (this.#connection !== undefined) {
       this.#poll.delete(this.#connection.fd);

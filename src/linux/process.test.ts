@@ -107,11 +107,12 @@ test('this process and its child as /proc shows them', async () => {
 });
 
 test('maps: names with spaces, unlinked files, anonymous memory', () => {
-  const [file, gone, anonymous, ...rest] = parseMaps(
+  const [file, gone, anonymous, strange, ...rest] = parseMaps(
     [
       '5600-5700 r-xp 00001000 fe:01 77 /opt/my program\\012x',
       '5700-5900 rw-s 00000000 00:05 5 /memfd:x (deleted)',
       '7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0 ',
+      '7ffc00030000-7ffc00031000 rw-s 00000000 00:05 6 /memfd:a\rb\u2028c (deleted)',
       'Rss:  5 kB',
       '',
     ].join('\n'),
@@ -121,6 +122,8 @@ test('maps: names with spaces, unlinked files, anonymous memory', () => {
   assert.ok(file?.executable && !file.writable && !file.shared && !file.deleted);
   assert.equal(file?.offset, 4096n);
   assert.equal(gone?.path, '/memfd:x');
+  // What ends a line elsewhere does not here.
+  assert.equal(strange?.path, '/memfd:a\rb\u2028c');
   assert.ok(gone?.deleted && gone.shared);
   assert.equal(anonymous?.path, '');
   assert.equal(anonymous?.end, 0x7ffc00021000n);

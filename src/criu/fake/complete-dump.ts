@@ -9,7 +9,7 @@ import { readStat } from '../../linux/process.ts';
 import { socketPair } from '../../linux/socket.ts';
 import { Program } from '../../linux/spawn.ts';
 import { coveredCommand } from '../covered-command.ts';
-import { dumpCommand } from '../dump-command.ts';
+import { type DumpOptions, dumpCommand } from '../dump-command.ts';
 import { explainFailure } from '../explain.ts';
 import type { Criu } from '../find.ts';
 import { pagemapId } from '../image-file.ts';
@@ -23,6 +23,17 @@ export const pageSize = 4096;
 
 /** Content of each image by its name. */
 export type Images = Map<string, Buffer>;
+
+/** A dump of the program into the streamer that listens in its directory. */
+export function streamedDump(subject: SelfCheckingProgram): DumpOptions {
+  return {
+    pid: subject.pid,
+    imageDirectory: subject.directory,
+    logFile: 'dump.log',
+    afterwards: 'run',
+    stream: true,
+  };
+}
 
 /**
  * Dumps with streamer and page socket, reads the lazy pages itself, and returns complete images. `whileFrozen` gets them as CRIU wrote
@@ -56,18 +67,7 @@ export async function dump(
   const started = performance.now();
   await using run = new Program(
     coveredCommand(
-      [
-        criu.path,
-        ...dumpCommand({
-          pid: subject.pid,
-          imageDirectory: subject.directory,
-          logFile: 'dump.log',
-          afterwards: 'run',
-          stream: true,
-          lazySocket: 3,
-          statusDescriptor: 4,
-        }),
-      ],
+      [criu.path, ...dumpCommand({ ...streamedDump(subject), lazySocket: 3, statusDescriptor: 4 })],
       covers.map(({ cover }) => cover),
     ),
     { descriptors: [theirs, status.write] },
