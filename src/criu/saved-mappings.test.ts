@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import { encodeImage } from './image-file.ts';
 import { decodeMappings } from './messages.ts';
 import { Message } from './protobuf.ts';
-import { privateMappings, withWholeMappings } from './saved-mappings.ts';
+import { pageFlags } from './pagemap.ts';
+import { privateMappings, withoutLazyOwn, withWholeMappings } from './saved-mappings.ts';
 
 const regular = 1;
 const anonymous = 1 << 9;
@@ -55,4 +56,31 @@ test('R06 the mappings with pages of their own, and which of them may be lazy, a
     { start: 0x2000, end: 0x3000, lazy: false },
     { start: 0x3000, end: 0x4000, lazy: false },
   ]);
+});
+
+test('R23 memory that a child does not inherit is not lazy', () => {
+  const mapping = (first: number, last: number, advice: number) => ({
+    ...{ start: BigInt(first * 4096), end: BigInt(last * 4096), offset: 0n, sharedId: 0n },
+    ...{ protection: 3, flags: 0x22, status: regular | anonymous, advice },
+  });
+  const present = pageFlags.present;
+  const lazy = pageFlags.lazy | present;
+  const runs = Float64Array.of(0x1000, 4, lazy, 0x8000, 8, lazy, 0x20000, 2, lazy);
+  const dontFork = 1 << 10;
+  const wipeOnFork = 1 << 18;
+  const mappings = [
+    mapping(1, 3, wipeOnFork),
+    mapping(3, 5, 1 << 14),
+    mapping(10, 12, dontFork),
+    mapping(14, 40, dontFork),
+  ];
+  assert.deepEqual(
+    [...withoutLazyOwn(runs, mappings)],
+    [
+      ...[0x1000, 2, present, 0x3000, 2, lazy],
+      ...[0x8000, 2, lazy, 0xa000, 2, present, 0xc000, 2, lazy, 0xe000, 2, present],
+      ...[0x20000, 2, present],
+    ],
+  );
+  assert.equal(withoutLazyOwn(runs, [mapping(1, 40, 1 << 14)]), runs);
 });

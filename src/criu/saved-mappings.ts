@@ -4,6 +4,7 @@ import { CairnError } from '../errors.ts';
 import { decodeImage, encodeImage } from './image-file.ts';
 import type { ShortenedMapping } from './mapping-cover.ts';
 import type { SavedMapping } from './messages.ts';
+import { pageFlags, runFields } from './pagemap.ts';
 import { decodeMessage, Message } from './protobuf.ts';
 
 /** A mapping with pages of its own, which a page map lists. */
@@ -85,4 +86,37 @@ export function withWholeMappings(
       `Tried to read CRIU image ${name}: the mapping at 0x${missing.toString(16)} is missing.`,
     );
   return encodeImage('mm', [new Message(fields)]);
+}
+
+const MADV_DONTFORK = 10;
+const MADV_WIPEONFORK = 18;
+
+/**
+ * The runs of a page map with the same pages, but none that a child does not inherit is lazy: where memory comes later the kernel does not tell that a child begins without it. Pure.
+ */
+export function withoutLazyOwn(
+  runs: Float64Array<ArrayBufferLike>,
+  mappings: readonly SavedMapping[],
+  pageSize = 4096,
+): Float64Array<ArrayBufferLike> {
+  const own = mappings.filter(
+    ({ advice }) => (advice & ((1 << MADV_DONTFORK) | (1 << MADV_WIPEONFORK))) !== 0,
+  );
+  if (own.length === 0) return runs;
+  const result: number[] = [];
+  for (let i = 0; i < runs.length; i += runFields) {
+    let start = runs[i] as number;
+    const end = start + (runs[i + 1] as number) * pageSize;
+    const flags = runs[i + 2] as number;
+    const put = (to: number, as: number) => {
+      if (to > start) result.push(start, (to - start) / pageSize, as);
+      start = Math.max(start, to);
+    };
+    for (const mapping of own) {
+      put(Math.min(end, Number(mapping.start)), flags);
+      if (Number(mapping.end) > start) put(Math.min(end, Number(mapping.end)), flags & ~pageFlags.lazy);
+    }
+    put(end, flags);
+  }
+  return Float64Array.from(result);
 }

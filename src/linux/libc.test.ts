@@ -36,10 +36,11 @@ import {
   writev,
   addressOf,
   libc,
+  F_DUPFD_CLOEXEC,
 } from './libc.ts';
 import { pageIs, readMemory, scanPages } from './memory.ts';
 import { mount } from './file.ts';
-import { openPidfd, reapChild, signalPidfd, takeDescriptor, waitPidfd } from './pidfd.ts';
+import { isSameFile, openPidfd, reapChild, signalPidfd, takeDescriptor, waitPidfd } from './pidfd.ts';
 import { readCommandLine, readStat } from './process.ts';
 import {
   acceptUnix,
@@ -167,6 +168,18 @@ test('pidfd: signals, waits, takes a descriptor; an ended process is noticed', a
   assert.equal(reapChild(pid), undefined);
   assert.equal(openPidfd(pid), undefined);
   close(pidfd);
+});
+
+test('whether two descriptors lead to the same open file is told across processes', (t) => {
+  const pair = pipe();
+  const copy = fcntl(pair.read, F_DUPFD_CLOEXEC);
+  const other = openSync('/proc/self/stat', 'r');
+  const child = spawn('sleep', ['60'], { stdio: [pair.read, 'ignore', 'ignore'] });
+  t.after(() => child.kill('SIGKILL'));
+  assert.ok(isSameFile(copy, child.pid ?? 0, 0));
+  assert.ok(!isSameFile(other, child.pid ?? 0, 0));
+  assert.ok(!isSameFile(copy, child.pid ?? 0, 77), 'it has no such descriptor');
+  for (const fd of [copy, other, pair.read, pair.write]) close(fd);
 });
 
 test('memory of another process is read in pieces, and its pages are found', async (t) => {

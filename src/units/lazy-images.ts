@@ -12,7 +12,8 @@ import {
   withoutLongRuns,
 } from '../criu/pagemap.ts';
 import { LazyRanges } from '../criu/lazy-ranges.ts';
-import { decodeMappings, type SavedMapping } from '../criu/messages.ts';
+import { decodeMappings } from '../criu/messages.ts';
+import { withoutLazyOwn } from '../criu/saved-mappings.ts';
 import type { LazySource } from '../criu/lazy-server.ts';
 import { CairnError } from '../errors.ts';
 import type { SnapshotImages } from './restore-images.ts';
@@ -63,7 +64,7 @@ export class LazyPages implements LazySource {
       const saved = decodePagemap(readImage(images, name, size), name);
       const mappings = `mm-${id.id}.img`;
       const mappingsImage = readImage(images, mappings, sizes.get(mappings) ?? 0);
-      const pagemap = { ...saved, runs: notForChildren(saved.runs, decodeMappings(mappingsImage, mappings)) };
+      const pagemap = { ...saved, runs: withoutLazyOwn(saved.runs, decodeMappings(mappingsImage, mappings)) };
       const file = `pages-${pagemap.pagesId}.img`;
       processes.set(id.id, locate(file, pagemap.runs));
       lazyBytes += writeEager(images, file, pagemap.runs, path.join(directory, file));
@@ -98,38 +99,6 @@ export class LazyPages implements LazySource {
       throw new CairnError('permanent', 'image-damaged', `${process.file} of the snapshot ends too early`);
     return given;
   }
-}
-
-const MADV_DONTFORK = 10;
-const MADV_WIPEONFORK = 18;
-
-/**
- * The same pages, but none that a child does not inherit is lazy: where memory comes later the kernel does not tell that a child begins without it.
- */
-function notForChildren(
-  runs: Float64Array<ArrayBufferLike>,
-  mappings: readonly SavedMapping[],
-): Float64Array<ArrayBufferLike> {
-  const own = mappings.filter(
-    ({ advice }) => (advice & ((1 << MADV_DONTFORK) | (1 << MADV_WIPEONFORK))) !== 0,
-  );
-  if (own.length === 0) return runs;
-  const result: number[] = [];
-  for (let i = 0; i < runs.length; i += runFields) {
-    let start = runs[i] as number;
-    const end = start + (runs[i + 1] as number) * pageSize;
-    const flags = runs[i + 2] as number;
-    const put = (to: number, as: number) => {
-      if (to > start) result.push(start, (to - start) / pageSize, as);
-      start = Math.max(start, to);
-    };
-    for (const mapping of own) {
-      put(Math.min(end, Number(mapping.start)), flags);
-      if (Number(mapping.end) > start) put(Math.min(end, Number(mapping.end)), flags & ~pageFlags.lazy);
-    }
-    put(end, flags);
-  }
-  return Float64Array.from(result);
 }
 
 function locate(file: string, runs: Float64Array<ArrayBufferLike>): ProcessPages {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -14,6 +15,7 @@ import {
   whyNoUnits,
   within,
 } from './test-node.ts';
+import { MonitorLauncher } from './monitor-client.ts';
 import type { Unit } from './unit.ts';
 import { readStatusRecord } from './unit-status.ts';
 import { Units } from './units.ts';
@@ -29,6 +31,20 @@ describe('monitor of a unit', { skip, timeout: 180_000 }, () => {
 
   const sh = (script: string) => ['sh', '-c', script];
   const deadline = () => AbortSignal.timeout(30_000);
+
+  test('a monitor that is killed before it has read its order is an error that can be tried again, and harms nobody', async () => {
+    const unit = await node.prepare(['true']);
+    // Ends at once, with the order unread: the connection is reset.
+    const killed = path.join(node.directory, 'killed');
+    writeFileSync(killed, '#!/bin/sh\nsleep 0.2; kill -KILL $$\n', { mode: 0o755 });
+    using launcher = new MonitorLauncher(killed);
+    const plan = unit.monitorPlan({ columns: 80, rows: 24 });
+    await assert.rejects(launcher.launch(plan, { kind: 'start' }), {
+      code: 'monitor-killed',
+      class: 'temporary',
+    });
+    await unit.remove();
+  });
 
   test('exec runs another command in the unit, with its own streams and exit code', async () => {
     const unit = await node.start(['sleep', '1000']);

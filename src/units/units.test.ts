@@ -235,6 +235,17 @@ describe('units', { skip, timeout: 180_000 }, () => {
     assert.ok(!existsSync(unit.paths.state) && !unit.cgroup.exists());
   });
 
+  test('a description that a killed daemon has not written to its end is swept away, and nothing else of that unit', async () => {
+    const unit = await node.prepare(['true']);
+    const unfinished = path.join(unit.paths.state, '.spec.json.0a1b2c3d.tmp');
+    const ofItsMonitor = path.join(unit.paths.state, '.status.json.0a1b2c3d.tmp');
+    for (const file of [unfinished, ofItsMonitor]) writeFileSync(file, '{');
+    assert.deepEqual(await node.units.sweep(), []);
+    assert.ok(!existsSync(unfinished));
+    assert.ok(existsSync(ofItsMonitor) && existsSync(unit.paths.spec));
+    await unit.remove();
+  });
+
   test('P05 the command of an OCI image runs in it, on nothing but its files', async () => {
     const layout = path.join(node.directory, 'layout');
     await makeImage(layout);
