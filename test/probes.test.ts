@@ -1,7 +1,7 @@
 import { after, before, describe, it } from 'node:test';
 import { NodeFixture } from './support/node-fixture.ts';
-import { buildProbes, probes } from './support/probe-programs.ts';
-import { probeIsRefused, ProbeSkipped, probeSurvives } from './support/probe-run.ts';
+import { buildProbes, type Probe, probes } from './support/probe-programs.ts';
+import { probeIsRefused, ProbeSkipped, probeSurvives, startProbe } from './support/probe-run.ts';
 
 // Every probe runs as a job, is checkpointed, loses all its processes by SIGKILL, is restarted, and then checks itself. The
 // quick ones go through that twice, so that what was restored is also saved again.
@@ -67,4 +67,21 @@ describe('probes', { concurrency: 2 }, () => {
       }
     });
   }
+
+  it('R06 R20 two jobs with much memory are saved at the same time, again and again', async () => {
+    const probe: Probe = { title: '', program: 'shifting-memory' };
+    const two = await Promise.all([1, 2].map(() => startProbe(node, built, probe)));
+    for (let round = 0; round < 4; round++)
+      await Promise.all(two.map(({ job }) => node.ok(['checkpoint', '--json', job])));
+    await Promise.all(
+      two.map(async ({ job, go, passes }) => {
+        await node.crash(job);
+        const lines = (await node.output(job)).length;
+        await node.restart(job);
+        await go();
+        await passes(lines);
+        await node.remove(job);
+      }),
+    );
+  });
 });
