@@ -23,7 +23,7 @@ import { ImageCollector } from './image-collector.ts';
 import { readFiles, type StreamSink } from './layer-read.ts';
 import { restoreLayer } from './layer-restore.ts';
 import { scanLayer } from './layer-scan.ts';
-import { listPages, planExpected, planMemory } from './memory-plan.ts';
+import { canListPages, listPages, planExpected, planMemory } from './memory-plan.ts';
 import { MemoryReader, SegmentBuffer, type WindowVisitor } from './memory-read.ts';
 import { pageSize, planSegments } from './memory-segments.ts';
 import { countPages, type MemoryWindows, WindowLookup, WindowRecorder } from './memory-windows.ts';
@@ -78,7 +78,9 @@ function answer(request: CaptureRequest, tell: (event: CaptureEvent) => void): u
     case 'listen':
       capture = new StreamCapture(request.directory);
       capture.watch(request.wakeFd);
-      covers = request.cover.flatMap((pid) => MappingCover.create(request.directory, pid) ?? []);
+      covers = request.cover.flatMap(
+        (pid) => MappingCover.create(request.directory, pid, canListPages()) ?? [],
+      );
       return covers.map(({ cover }) => cover);
     case 'receive-images':
       return receiveImages(request, tell);

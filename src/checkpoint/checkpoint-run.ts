@@ -14,7 +14,6 @@ import type { CheckpointBytes, CheckpointPhase, CheckpointTimings } from './even
 import { FrozenCapture, type FrozenUnit } from './frozen-capture.ts';
 import type { KnownFile } from './layer-changes.ts';
 import { LayerCapture } from './layer-capture.ts';
-import { canListPages } from './memory-plan.ts';
 import type { MemorySegments } from './memory-segments.ts';
 import type { MemoryWindows } from './memory-windows.ts';
 import { cannotBeSaved, deadlinePassed } from './checkpoint-errors.ts';
@@ -238,7 +237,7 @@ export class CheckpointRun implements AsyncDisposable {
           op: 'listen',
           directory,
           wakeFd,
-          cover: canListPages() ? preflight.covered : [],
+          cover: preflight.covered,
         }),
     );
     dump

@@ -32,19 +32,21 @@ const shownBytes = 4096;
 export class MappingCover implements Disposable {
   readonly cover: Cover;
   readonly #lease: WriteLease;
+  readonly #shortens: boolean;
   #served = false;
 
-  private constructor(cover: Cover) {
+  private constructor(cover: Cover, shortens: boolean) {
     this.cover = cover;
+    this.#shortens = shortens;
     this.#lease = new WriteLease(cover.fd);
   }
 
-  /** Makes the file in `directory`; `undefined` where there can be no lease. */
-  static create(directory: string, pid: number): MappingCover | undefined {
+  /** Makes the file in `directory`; `undefined` where there can be no lease. `shortens`: false where nobody lists the pages instead of CRIU. */
+  static create(directory: string, pid: number, shortens = true): MappingCover | undefined {
     const file = path.join(directory, `smaps-${pid}`);
     const fd = openSync(file, 'wx', 0o600);
     try {
-      return new MappingCover({ pid, file, fd });
+      return new MappingCover({ pid, file, fd }, shortens);
     } catch (error) {
       closeSync(fd);
       unlinkSync(file);
@@ -64,7 +66,7 @@ export class MappingCover implements Disposable {
     if (this.#served || !this.#lease.wanted || !isStopped(pid)) return undefined;
     const smaps = unlessGone(() => readFileSync(`/proc/${pid}/smaps`, 'utf8')) ?? '';
     awaitRings(pid, smaps);
-    const shown = shortenMappings(smaps);
+    const shown = this.#shortens ? shortenMappings(smaps) : { text: smaps, shortened: [] };
     this.#served = true;
     try {
       const bytes = Buffer.from(shown.text);
